@@ -1,0 +1,1 @@
+"""Noise schedules, training targets, per-example losses and samplers, as pure functions."""

@@ -1,0 +1,1 @@
+"""Flax Linen ports of the networks of text-to-music latent diffusion."""

@@ -9,6 +9,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from tda_jax import params as tree
+from tda_jax.diffusion.schedules import schedule_to_config
 from tda_jax.errors import InputError
 from tda_jax.models import names
 from tda_jax.models.families import FAMILIES, slots
@@ -62,10 +63,12 @@ def save_pipeline(folder: str | Path, pipeline: Pipeline) -> None:
     for name, component in pipeline.components.items():
         save_component(part / name, component)
     kept = set(pipeline.components)
-    if pipeline.scheduler_config is not None:
+    if pipeline.schedule is not None:
         kept.add(SCHEDULER)
         (part / SCHEDULER).mkdir()
-        _write_json(part / SCHEDULER / "scheduler_config.json", pipeline.scheduler_config)
+        _write_json(
+            part / SCHEDULER / "scheduler_config.json", schedule_to_config(pipeline.schedule)
+        )
     index = {
         key: value
         for key, value in pipeline.index.items()

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tda_jax import fingerprint
 from tda_jax import params as tree
 from tda_jax.diffusion.schedules import NoiseSchedule, schedule_from_config
 from tda_jax.errors import InputError
@@ -47,11 +48,10 @@ class Component(NamedTuple):
 
 
 class Pipeline(NamedTuple):
-    """The components of a pipeline that are ported, and the names of those that are not."""
+    """The components of a pipeline that are ported, and the classes of those that are not."""
 
     components: dict[str, Component]
     schedule: NoiseSchedule | None
-    scheduler_config: dict[str, Any] | None
     index: dict[str, Any]  # model_index.json
     unsupported: dict[str, str]  # component → class
 
@@ -187,10 +187,10 @@ def _load(plan: _Plan, loras: Mapping[Path, float], cache: Path | None) -> Compo
         change = lora.read_lora(path, part)
         lora.check(path, change, [feed.slot for feed in plan.feeds])
         changes.append((change, strength))
-    files = [plan.folder / "config.json", *plan.weights.files, *loras]
-    key = converted.fingerprint(files, cache / "hashes.json" if cache else None)
-    if loras:
-        key = converted.text_hash(key, *(f"{s!r}" for s in loras.values()))
+    memo = cache / "hashes.json" if cache else None
+    key = fingerprint.of_files([plan.folder / "config.json", *plan.weights.files], memo)
+    for path, strength in loras.items():
+        key = fingerprint.of_text(key, fingerprint.of_files([path], memo), repr(strength))
     params = converted.restore(cache, key, plan.shapes) if cache else None
     if params is None:
         params = _read(plan, changes)
@@ -295,11 +295,10 @@ def load_pipeline(
     folder = Path(folder)
     index = read_json(folder / "model_index.json")
     wanted, unported = _sort_index(folder, index, parts)
-    schedule, scheduler_config = None, None
+    schedule = None
     if wanted.pop(SCHEDULER, None):
         source = folder / SCHEDULER / "scheduler_config.json"
-        scheduler_config = read_json(source)
-        schedule = schedule_from_config(scheduler_config, str(source))
+        schedule = schedule_from_config(read_json(source), str(source))
     paths = {Path(path): float(strength) for path, strength in (loras or {}).items()}
     if paths and "unet" not in wanted:
         raise InputError(f"{folder}: loras change the unet, which is not loaded; add it to parts")
@@ -311,4 +310,4 @@ def load_pipeline(
         name: _load(plan, paths if name == "unet" else {}, Path(cache) if cache else None)
         for name, plan in plans.items()
     }
-    return Pipeline(components, schedule, scheduler_config, index, unported)
+    return Pipeline(components, schedule, index, unported)

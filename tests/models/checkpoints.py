@@ -12,7 +12,7 @@ LIBRARY_KEYS = {"SpeechT5HifiGan": ("architectures", ["SpeechT5HifiGan"])}
 
 def _normal(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
     # RandomState's streams are frozen (NEP 19), so golden outputs stay valid; Generator's are not.
-    state = np.random.RandomState(zlib.crc32(f"{seed}/{name}".encode()))  # noqa: NPY002
+    state = np.random.RandomState(zlib.crc32(f"{seed}/{name}".encode()))
     return state.standard_normal(shape).astype(np.float32)
 
 

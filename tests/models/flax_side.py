@@ -42,65 +42,68 @@ def torch_gradients(class_name, gradients):
     return {f"gradient:{s.torch_name}": names.to_torch(s, np.asarray(flat[s.path])) for s in made}
 
 
+def _value(wanted, function, params, *arguments):
+    """A function's outputs, and the gradient of its scalar where that is wanted.
+
+    Data are arguments, not constants: the next seed then finds the compiled program in the cache.
+    """
+    if "gradients" in wanted:
+        return jax.jit(jax.grad(function, has_aux=True))(params, *arguments)
+    return None, jax.jit(function)(params, *arguments)[1]
+
+
 def _unet(component, given, wanted):
     predict = predict_fn(component.module)
     schedule = schedule_from_config(AUDIOLDM_NOISE, "test")
-    x0, noise, t, cond = nhwc(given["x0"]), nhwc(given["noise"]), given["t"], condition(given)
+    x0, noise, cond = nhwc(given["x0"]), nhwc(given["noise"]), condition(given)
 
     def one(params, x0, t, noise, cond):
         network = lambda x_t, t: predict(params, x_t, t, cond)  # noqa: E731
         prediction, target = denoising_terms(network, schedule, x0, t, noise)
         return masked_mse(prediction, target), prediction
 
-    def total(params):
-        losses, predictions = jax.vmap(one, (None, 0, 0, 0, 0))(params, x0, t, noise, cond)
-        return losses.sum(), (losses, predictions)
+    def total(params, *batch):
+        losses, predictions = jax.vmap(one, (None, 0, 0, 0, 0))(params, *batch)
+        return losses.sum(), {"losses": losses, "prediction": predictions}
 
-    if "gradients" in wanted:
-        gradients, (losses, predictions) = jax.jit(jax.grad(total, has_aux=True))(component.params)
-    else:
-        gradients, (losses, predictions) = None, jax.jit(total)(component.params)[1]
-    out = {"prediction": nchw(predictions), "losses": np.asarray(losses)}
-    if gradients is not None:
-        out |= torch_gradients(component.record.class_name, gradients)
+    gradients, out = _value(wanted, total, component.params, x0, given["t"], noise, cond)
+    out = {"prediction": nchw(out["prediction"]), "losses": np.asarray(out["losses"])}
     if "samples" in wanted:
         batched = jax.vmap(predict, (None, 0, None, 0))
         for name, plan in (("ddim", ddim_plan(schedule, 10)), ("dpm", dpm_plan(schedule, 10))):
             out[name] = nchw(sample(batched, plan, component.params, noise, cond))
-    return out
+    return gradients, out
 
 
 def _vae(component, given, wanted):
     apply = component.module.apply
 
-    def total(params):
-        posterior = apply({"params": params}, nhwc(given["x"]), method="encode")
-        decoded = apply({"params": params}, nhwc(given["z"]), method="decode")
+    def total(params, x, z):
+        posterior = apply({"params": params}, x, method="encode")
+        decoded = apply({"params": params}, z, method="decode")
         value = jnp.square(decoded).sum() + jnp.square(posterior.mean).sum() + posterior.std.sum()
         return value, {"mean": posterior.mean, "std": posterior.std, "decoded": decoded}
 
-    if "gradients" in wanted:
-        gradients, out = jax.jit(jax.grad(total, has_aux=True))(component.params)
-    else:
-        gradients, out = None, jax.jit(total)(component.params)[1]
-    out = {key: nchw(value) for key, value in out.items()}
-    return out if gradients is None else out | torch_gradients("AutoencoderKL", gradients)
+    x, z = nhwc(given["x"]), nhwc(given["z"])
+    gradients, out = _value(wanted, total, component.params, x, z)
+    return gradients, {key: nchw(value) for key, value in out.items()}
 
 
 def _hifigan(component, given, wanted):
-    def total(params):
-        waveform = component.module.apply({"params": params}, jnp.asarray(given["mel"]))
+    def total(params, mel):
+        waveform = component.module.apply({"params": params}, mel)
         return jnp.square(waveform).sum(), waveform
 
-    if "gradients" not in wanted:
-        return {"waveform": np.asarray(jax.jit(total)(component.params)[1])}
-    gradients, waveform = jax.jit(jax.grad(total, has_aux=True))(component.params)
-    gradients.pop("mean"), gradients.pop("scale")  # buffers in torch
-    return {"waveform": np.asarray(waveform)} | torch_gradients("SpeechT5HifiGan", gradients)
+    gradients, waveform = _value(wanted, total, component.params, jnp.asarray(given["mel"]))
+    if gradients is not None:
+        gradients.pop("mean"), gradients.pop("scale")  # buffers in torch
+    return gradients, {"waveform": np.asarray(waveform)}
 
 
 SIDES = {"UNet2DConditionModel": _unet, "AutoencoderKL": _vae, "SpeechT5HifiGan": _hifigan}
 
 
 def run(component, given, wanted=("gradients", "samples")):
-    return SIDES[component.record.class_name](component, given, wanted)
+    name = component.record.class_name
+    gradients, out = SIDES[name](component, given, wanted)
+    return out if gradients is None else out | torch_gradients(name, gradients)

@@ -59,7 +59,11 @@ def main():
         kept = {key: value for key, value in out.items() if key not in keys}
         sketches = np.stack([out[key] for key in keys])
         np.savez_compressed(
-            FOLDER / f"{name}.npz", **kept, gradients=sketches, gradient_names=keys, made_by=versions
+            FOLDER / f"{name}.npz",
+            **kept,
+            gradients=sketches,
+            gradient_names=keys,
+            made_by=versions,
         )
 
 

@@ -199,7 +199,7 @@ def unet_config(config: Mapping[str, Any], source: str = "the UNet's config") ->
             source,
             "attention_head_dim",
             n,
-            f"it counts heads and must divide {width}",
+            f"it counts heads and must divide width {width}",
         )
     layers = per_block(c["layers_per_block"], blocks, source, "layers_per_block")
     depth = per_block(

@@ -12,9 +12,10 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from tda_jax.diffusion.schedules import NoiseSchedule, Time, in_working_dtype
+from tda_jax.diffusion.schedules import NoiseSchedule, Time
 from tda_jax.diffusion.targets import add_noise, target
 from tda_jax.errors import InputError
+from tda_jax.precision import in_working_dtype
 
 Mask = Bool[Array, "..."] | Int[Array, "..."] | Float[Array, "..."]
 """1 (or True) where a latent counts, 0 where it does not; a float may weigh it in between."""

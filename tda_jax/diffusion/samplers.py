@@ -16,10 +16,11 @@ from jaxtyping import Array, Float, Int32
 
 from tda_jax.diffusion.losses import Predict
 from tda_jax.diffusion.scheduler_config import refuse_values
-from tda_jax.diffusion.schedules import NoiseSchedule, working_dtype
+from tda_jax.diffusion.schedules import NoiseSchedule
 from tda_jax.diffusion.targets import split_prediction
 from tda_jax.diffusion.timesteps import ddim_timesteps, dpm_timesteps
 from tda_jax.errors import InputError
+from tda_jax.precision import working_dtype
 
 Column = Float[np.ndarray, " S"] | Float[Array, ""]
 """One coefficient: for all steps in a plan, or for one step in a state update."""

@@ -9,7 +9,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float64, Int
@@ -115,18 +114,6 @@ def alpha_sigma(
         return jnp.where(inside, jnp.asarray(table, dtype)[t], nan)
 
     return look_up(schedule.alpha), look_up(schedule.sigma)
-
-
-def working_dtype(dtype: Any) -> Any:
-    """The type to compute in: float32 for 16-bit inputs, else the input's own (float64 stays)."""
-    dtype = jnp.dtype(dtype)
-    return dtype if dtype.itemsize >= 4 else jnp.dtype(jnp.float32)
-
-
-def in_working_dtype(*arrays: Float[Array, "..."]) -> list[Float[Array, "..."]]:
-    """Casts arrays to the `working_dtype` of the first."""
-    dtype = working_dtype(arrays[0].dtype)
-    return [jax.lax.convert_element_type(a, dtype) for a in arrays]
 
 
 def _betas(config: Mapping[str, Any], source: str) -> Float64[np.ndarray, " T"]:

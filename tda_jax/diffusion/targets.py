@@ -11,7 +11,8 @@ schedule gives nan.
 
 from jaxtyping import Array, Float
 
-from tda_jax.diffusion.schedules import NoiseSchedule, Time, alpha_sigma, in_working_dtype
+from tda_jax.diffusion.schedules import NoiseSchedule, Time, alpha_sigma
+from tda_jax.precision import in_working_dtype
 
 
 def add_noise(

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Integer
 
+from tda_jax.precision import working_dtype
+
 
 class Numbered(nn.Module):
     """The scope `name/index` of each member of a torch ModuleList.
@@ -108,7 +110,7 @@ def attend(
     Plain products rather than a fused kernel: fused kernels have no forward-mode derivative,
     which linearised attribution needs.
     """
-    accumulate = jnp.promote_types(query.dtype, jnp.float32)
+    accumulate = working_dtype(query.dtype)
     logits = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=accumulate)
     logits = logits * jnp.asarray(query.shape[-1] ** -0.5, accumulate)
     if bias is not None:

@@ -1,0 +1,161 @@
+"""Layers against plain float64 arithmetic, and what a UNet refuses."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.extend.core import jaxprs_in_params
+
+from tda_jax.models import layers
+from tda_jax.models.denoiser import Condition, predict_fn
+from tda_jax.models.families import initialise
+from tda_jax.models.unet import UNet2DConditionModel
+from tda_jax.models.unet_config import unet_config
+from tests.models import cases
+
+
+@pytest.mark.parametrize(
+    ("flip", "shift", "dim"), [(True, 0.0, 8), (False, 1.0, 8), (True, 0.0, 7)]
+)
+def test_timestep_embedding_is_the_formula(flip, shift, dim):
+    t = np.array([0, 1, 37, 999])
+    half = dim // 2
+    expected = np.zeros((len(t), dim))
+    for row, step in enumerate(t):
+        for i in range(half):
+            angle = step * math.exp(-math.log(10000) * i / (half - shift))
+            expected[row, i + (half if flip else 0)] = math.sin(angle)
+            expected[row, i + (0 if flip else half)] = math.cos(angle)
+    got = layers.timestep_embedding(jnp.asarray(t), dim, flip_sin_to_cos=flip, freq_shift=shift)
+    # One float32 rounding of a frequency is 6e-5 rad at t = 999.
+    np.testing.assert_allclose(got, expected, atol=1.2e-4)
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 20), st.integers(1, 20))
+@settings(deadline=None, max_examples=30)
+def test_upsampling_takes_element_floor_i_in_over_out(h, w, height, width):
+    x = np.arange(h * w, dtype=np.float32).reshape(1, h, w, 1)
+    got = layers.upsample_nearest(jnp.asarray(x), height, width)
+    for i in range(height):
+        for j in range(width):
+            assert got[0, i, j, 0] == x[0, i * h // height, j * w // width, 0]
+
+
+def test_attention_is_the_formula_in_float64():
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.standard_normal((2, n, 3, 4)) for n in (5, 6, 6))
+    bias = np.where(rng.random((2, 6)) < 0.5, 0.0, -1e4)
+    expected = np.zeros((2, 5, 3, 4))
+    for b in range(2):
+        for h in range(3):
+            logits = q[b, :, h] @ k[b, :, h].T / 2.0 + bias[b]
+            weights = np.exp(logits - logits.max(-1, keepdims=True))
+            expected[b, :, h] = weights / weights.sum(-1, keepdims=True) @ v[b, :, h]
+    with jax.enable_x64(True):
+        got = layers.attend(*(jnp.asarray(x) for x in (q, k, v, bias)))
+        assert got.dtype == np.float64
+    np.testing.assert_allclose(got, expected, rtol=1e-12)
+
+
+def test_attention_normalises_half_precision_in_float32():
+    # 300 equal keys: weights of 1/300 summed in bfloat16 would be off by several percent.
+    q = jnp.zeros((1, 1, 1, 8), jnp.bfloat16)
+    k = jnp.zeros((1, 300, 1, 8), jnp.bfloat16)
+    v = jnp.ones((1, 300, 1, 8), jnp.bfloat16)
+    np.testing.assert_allclose(np.float32(layers.attend(q, k, v, None)), 1.0, rtol=4e-3)
+
+
+def small(name):
+    config = unet_config(cases.SMALL[name].config)
+    return UNet2DConditionModel(config), initialise("UNet2DConditionModel", config, 0)
+
+
+def test_masked_tokens_change_nothing():
+    module, params = small("sd")
+    predict = jax.jit(predict_fn(module))
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.standard_normal((8, 8, 4)), jnp.float32)
+    text = rng.standard_normal((5, 20)).astype(np.float32)
+    mask = jnp.arange(5) < 3
+    other = np.where(np.asarray(mask)[:, None], text, 9.0).astype(np.float32)
+    got = [predict(params, x, 3, Condition(None, jnp.asarray(t), mask)) for t in (text, other)]
+    np.testing.assert_array_equal(got[0], got[1])
+    unmasked = predict(params, x, 3, Condition(None, jnp.asarray(other), None))
+    assert np.abs(unmasked - got[0]).max() > 1e-4
+
+
+def test_a_prediction_does_not_depend_on_its_batch():
+    module, params = small("audioldm_odd")
+    predict = predict_fn(module)
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.standard_normal((3, 13, 5, 4)), jnp.float32)
+    t = jnp.array([0, 500, 999])
+    condition = Condition(jnp.asarray(rng.standard_normal((3, 24)), jnp.float32))
+    batched = jax.jit(jax.vmap(predict, (None, 0, 0, 0)))(params, x, t, condition)
+    one = jax.jit(predict)
+    for i in range(3):
+        alone = one(params, x[i], t[i], Condition(condition.embedding[i]))
+        np.testing.assert_allclose(batched[i], alone, rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", ["sd", "audioldm_odd"])
+def test_half_precision_in_is_half_precision_out(name):
+    module, params = small(name)
+    predict = jax.jit(predict_fn(module))
+    rng = np.random.default_rng(0)
+    case = cases.SMALL[name]
+    x = jnp.asarray(rng.standard_normal((*case.size, 4)), jnp.float32)
+    text = jnp.asarray(rng.standard_normal((5, 20)), jnp.float32)
+    label = jnp.asarray(rng.standard_normal(24), jnp.float32)
+    condition = Condition(None, text) if case.tokens else Condition(label)
+    half = jax.tree.map(lambda a: a.astype(jnp.bfloat16), (params, x, condition))
+    got = predict(half[0], half[1], 3, half[2])
+    assert got.dtype == jnp.bfloat16
+    expected = predict(params, x, 3, condition)
+    error = np.linalg.norm(np.float32(got) - expected) / np.linalg.norm(expected)
+    assert error < 0.03  # some tens of layers, each rounding by 2⁻⁹
+
+
+def test_text_projections_are_computed_once_for_all_draws():
+    module, params = small("sd")
+    over_draws = jax.vmap(predict_fn(module), (None, 0, 0, None))
+    draws, tokens, dim = 7, 5, 20
+    program = jax.make_jaxpr(over_draws)(
+        params,
+        jnp.ones((draws, 8, 8, 4)),
+        jnp.arange(draws),
+        Condition(None, jnp.ones((tokens, dim))),
+    )
+    rows = [
+        math.prod(e.invars[0].aval.shape[:-1])
+        for e in _equations(program.jaxpr)
+        if e.primitive.name == "dot_general"
+        and e.invars[0].aval.shape[-1] == dim
+        and e.invars[1].aval.ndim == 2
+    ]
+    assert len(rows) == 2 * 11  # key and value of every transformer
+    assert set(rows) == {tokens}
+
+
+def _equations(jaxpr):
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jaxprs_in_params(equation.params):
+            yield from _equations(inner)
+
+
+def test_conditions_that_do_not_fit_are_refused():
+    text, params = small("sd")
+    x, t = jnp.ones((8, 8, 4)), 3
+    label = Condition(jnp.ones(24))
+    with pytest.raises(ValueError, match="cannot take class_labels"):
+        predict_fn(text)(params, x, t, label)
+    with pytest.raises(ValueError, match="needs encoder_hidden_states"):
+        predict_fn(text)(params, x, t, Condition())
+    audio, params = small("audioldm")
+    with pytest.raises(ValueError, match="needs class_labels"):
+        predict_fn(audio)(params, jnp.ones((12, 4, 8)), t, Condition())

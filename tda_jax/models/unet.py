@@ -137,7 +137,7 @@ class UNet2DConditionModel(nn.Module):
         if encoder_attention_mask is not None:
             bias = jnp.where(encoder_attention_mask, 0.0, -1e4)
 
-        x = layers.conv(c.block_out_channels[0], 3, "conv_in")(sample)
+        x = layers.conv3x3(c.block_out_channels[0], "conv_in")(sample)
         down = layers.Numbered(lambda i, name: DownBlock(c, i, name=name), name="down_blocks")
         skips = [x]
         for level in range(len(c.block_out_channels)):
@@ -151,8 +151,8 @@ class UNet2DConditionModel(nn.Module):
             taken, skips = skips[-count - 1 :], skips[: -count - 1]
             size = skips[-1].shape[1:3] if skips else None
             x = up(index, x, taken, size, temb, context, bias)
-        x = nn.silu(layers.group_norm(c.norm_num_groups, c.norm_eps, "conv_norm_out")(x))
-        return layers.conv(c.out_channels, 3, "conv_out")(x)
+        x = nn.silu(layers.GroupNorm(c.norm_num_groups, c.norm_eps, name="conv_norm_out")(x))
+        return layers.conv3x3(c.out_channels, "conv_out")(x)
 
     def _embed(self, t: Array, class_labels: Array | None, dtype: Any) -> Array:
         """The time embedding, with the class embedding added or concatenated to it."""

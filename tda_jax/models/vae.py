@@ -34,7 +34,7 @@ class SpatialAttention(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         """Normalises, attends, adds x."""
-        y = layers.group_norm(self.groups, _EPSILON, "group_norm")(x)
+        y = layers.GroupNorm(self.groups, _EPSILON, name="group_norm")(x)
         y = y.reshape(x.shape[0], -1, x.shape[-1])
         # The projections of this scope belong to the attention itself: one flat torch module.
         attention = layers.Attention(1, x.shape[-1], use_bias=True, name="attention")
@@ -106,13 +106,13 @@ class Encoder(nn.Module):
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 moments"]:
         """Encodes."""
         c = self.config
-        x = layers.conv(c.block_out_channels[0], 3, "conv_in")(x)
+        x = layers.conv3x3(c.block_out_channels[0], "conv_in")(x)
         down = layers.Numbered(lambda i, name: DownBlock(c, i, name=name), name="down_blocks")
         for level in range(len(c.block_out_channels)):
             x = down(level, x)
         x = MidBlock(c, name="mid_block")(x)
-        x = nn.silu(layers.group_norm(c.norm_num_groups, _EPSILON, "conv_norm_out")(x))
-        return layers.conv(2 * c.latent_channels, 3, "conv_out")(x)
+        x = nn.silu(layers.GroupNorm(c.norm_num_groups, _EPSILON, name="conv_norm_out")(x))
+        return layers.conv3x3(2 * c.latent_channels, "conv_out")(x)
 
 
 class Decoder(nn.Module):
@@ -124,13 +124,13 @@ class Decoder(nn.Module):
     def __call__(self, z: Float[Array, "b h w latent"]) -> Float[Array, "b h2 w2 c"]:
         """Decodes."""
         c = self.config
-        x = layers.conv(c.block_out_channels[-1], 3, "conv_in")(z)
+        x = layers.conv3x3(c.block_out_channels[-1], "conv_in")(z)
         x = MidBlock(c, name="mid_block")(x)
         up = layers.Numbered(lambda i, name: UpBlock(c, i, name=name), name="up_blocks")
         for index in range(len(c.block_out_channels)):
             x = up(index, x)
-        x = nn.silu(layers.group_norm(c.norm_num_groups, _EPSILON, "conv_norm_out")(x))
-        return layers.conv(c.out_channels, 3, "conv_out")(x)
+        x = nn.silu(layers.GroupNorm(c.norm_num_groups, _EPSILON, name="conv_norm_out")(x))
+        return layers.conv3x3(c.out_channels, "conv_out")(x)
 
 
 class AutoencoderKL(nn.Module):
@@ -148,9 +148,9 @@ class AutoencoderKL(nn.Module):
         self.encoder = Encoder(c)
         self.decoder = Decoder(c)
         if c.use_quant_conv:
-            self.quant_conv = nn.Conv(2 * c.latent_channels, (1, 1))
+            self.quant_conv = layers.Conv1x1(2 * c.latent_channels)
         if c.use_post_quant_conv:
-            self.post_quant_conv = nn.Conv(c.latent_channels, (1, 1))
+            self.post_quant_conv = layers.Conv1x1(c.latent_channels)
 
     def encode(self, x: Float[Array, "batch height width channels"]) -> Posterior:
         """The posterior of z given x; sizes that `factor` does not divide are rounded down."""

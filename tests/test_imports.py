@@ -39,6 +39,7 @@ FLOORS = {
         "converted",
         "pretrained",
         "export",
+        "random_pipeline",
     ],
 }
 

@@ -16,9 +16,20 @@ from tda_jax import fingerprint
 CONVERSION = 1
 
 
-def _checkpointer() -> ocp.Checkpointer:
-    # Trained weights do not compress: compression would cost seconds and save nothing.
-    return ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_compression=False))
+def _checkpointer(largest: int) -> ocp.Checkpointer:
+    """A checkpointer for trees whose largest leaf has so many bytes.
+
+    Trained weights do not compress, so that compression would cost seconds and save nothing. What
+    is read at a time is bounded, since it stands in memory beside the parameters.
+    """
+    at_a_time = max(1.5e8, 2.0 * largest)
+    return ocp.Checkpointer(
+        ocp.PyTreeCheckpointHandler(use_compression=False, restore_concurrent_gb=at_a_time / 1e9)
+    )
+
+
+def _largest(params: Any) -> int:
+    return max(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
 
 
 def _folder(cache: Path, key: str) -> Path:
@@ -33,7 +44,7 @@ def restore(cache: Path, key: str, shapes: Any) -> Any | None:
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     target = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=device), shapes)
     how = ocp.checkpoint_utils.construct_restore_args(target)
-    with _checkpointer() as checkpointer:
+    with _checkpointer(_largest(shapes)) as checkpointer:
         return checkpointer.restore(
             folder, args=ocp.args.PyTreeRestore(item=target, restore_args=how)
         )
@@ -41,5 +52,5 @@ def restore(cache: Path, key: str, shapes: Any) -> Any | None:
 
 def keep(cache: Path, key: str, params: Any) -> None:
     """Keeps parameters; Orbax renames a whole copy into place, so half a one is never found."""
-    with _checkpointer() as checkpointer:
+    with _checkpointer(_largest(params)) as checkpointer:
         checkpointer.save(_folder(cache, key), args=ocp.args.PyTreeSave(params))

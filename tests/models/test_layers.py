@@ -61,6 +61,63 @@ def test_attention_is_the_formula_in_float64():
     np.testing.assert_allclose(got, expected, rtol=1e-12)
 
 
+def test_large_attention_does_one_head_after_the_other_and_gives_the_same():
+    rng = np.random.default_rng(0)
+    shape = (2, 520, 2, 4)
+    assert shape[1] ** 2 > layers._LARGE
+    q, k, v = (jnp.asarray(rng.standard_normal(shape), jnp.float32) for _ in range(3))
+    bias = jnp.asarray(np.where(rng.random(shape[:2]) < 0.5, 0.0, -1e4), jnp.float32)
+
+    def total(q, k, v):
+        return jnp.sin(layers.attend(q, k, v, bias)).sum()
+
+    def parts(q, k, v):  # queries in parts small enough for the other path
+        rows = [layers.attend(q[:, i : i + 130], k, v, bias) for i in range(0, 520, 130)]
+        return jnp.sin(jnp.concatenate(rows, 1)).sum()
+
+    program = str(jax.make_jaxpr(total)(q, k, v))
+    assert ("scan" in program) == (jax.default_backend() == "cpu")
+    assert "scan" not in str(jax.make_jaxpr(parts)(q, k, v))
+    ours, expected = (jax.jit(jax.value_and_grad(f, (0, 1, 2)))(q, k, v) for f in (total, parts))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), ours, expected
+    )
+    ours, expected = (jax.jvp(f, (q, k, v), (k, v, q))[1] for f in (total, parts))
+    np.testing.assert_allclose(ours, expected, rtol=1e-4)
+
+
+@given(st.integers(1, 5), st.integers(1, 5), st.integers(1, 3), st.integers(0, 99))
+@settings(deadline=None, max_examples=25)
+def test_the_convolution_of_a_doubled_map_is_what_it_says(h, w, channels, seed):
+    # Small integers: every product and sum is exact in float32, so the two must be equal.
+    rng = np.random.default_rng(seed)
+    x = jnp.asarray(rng.integers(-4, 5, (2, h, w, channels)), jnp.float32)
+    kernel = jnp.asarray(rng.integers(-4, 5, (3, 3, channels, 2)), jnp.float32)
+    doubled = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+    padded = jnp.pad(doubled, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    expected = sum(
+        jnp.einsum("bhwc,cf->bhwf", padded[:, i : i + 2 * h, j : j + 2 * w], kernel[i, j])
+        for i in range(3)
+        for j in range(3)
+    )
+    np.testing.assert_array_equal(layers.conv_of_doubled(x, kernel), expected)
+
+
+@pytest.mark.parametrize("offset", [0.0, 300.0])
+def test_group_norm_is_the_formula_in_float64(offset):
+    rng = np.random.default_rng(0)
+    x = (rng.standard_normal((2, 5, 3, 12)) + offset).astype(np.float32)
+    scale, bias = (rng.standard_normal(12).astype(np.float32) for _ in range(2))
+    grouped = np.float64(x).reshape(2, 15, 4, 3)
+    mean = grouped.mean((1, 3), keepdims=True)
+    variance = ((grouped - mean) ** 2).mean((1, 3), keepdims=True)
+    expected = ((grouped - mean) / np.sqrt(variance + 1e-3)).reshape(x.shape) * scale + bias
+    params = {"params": {"scale": jnp.asarray(scale), "bias": jnp.asarray(bias)}}
+    got = layers.GroupNorm(4, 1e-3).apply(params, jnp.asarray(x))
+    # Far from zero, float32 keeps only the digits of x that are left beside the offset.
+    np.testing.assert_allclose(got, expected, atol=2e-6 if offset == 0.0 else 2e-4)
+
+
 def test_attention_normalises_half_precision_in_float32():
     # 300 equal keys: weights of 1/300 summed in bfloat16 would be off by several percent.
     q = jnp.zeros((1, 1, 1, 8), jnp.bfloat16)

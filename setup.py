@@ -1,0 +1,38 @@
+"""Packaging of tda_jax. Lower bounds are the oldest versions that the project was run with."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="tda_jax",
+    version="0.1.0",
+    description="Training-data attribution for text-to-music diffusion by unlearning, in JAX",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["tda_jax", "tda_jax.*"]),
+    install_requires=[
+        "absl-py>=2.1",
+        "flax>=0.12",
+        "jax>=0.10",
+        "jaxtyping>=0.3",
+        "librosa>=0.11",
+        "ml_collections>=1.1",
+        "ml_dtypes>=0.5",
+        "numpy>=2.0",
+        "optax>=0.2.8",
+        "orbax-checkpoint>=0.12",
+        "safetensors>=0.5",
+        "tensorflow-datasets>=4.9.10",
+        "tensorstore>=0.1.80",
+    ],
+    extras_require={
+        "test": ["beartype>=0.20", "hypothesis>=6.100", "pytest>=8", "ruff>=0.17"],
+        # The reference that tests and benchmarks compare with; the library never imports it.
+        "parity": [
+            "accelerate>=1.0",
+            "diffusers>=0.40",
+            "peft>=0.17",
+            "torch>=2.8",
+            "transformers>=5.0",
+        ],
+    },
+)

@@ -57,7 +57,7 @@ def _random_unet(folder: Path) -> Path:
 
     config = {"_class_name": "UNet2DConditionModel", **CONFIG}
     params = arguments(1, "float32")[0]
-    record = Record("UNet2DConditionModel", "unet", "raw", 0, "", {})
+    record = Record("UNet2DConditionModel", "unet", "raw", 0, "", ())
     save_component(folder, Component(None, params, {}, config, record))
     return folder
 

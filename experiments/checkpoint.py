@@ -35,7 +35,10 @@ def describe(pipeline: pretrained.Pipeline) -> str:
         for group, pattern in component.groups.items():
             selected, _ = tree.split(component.params, pattern)
             lines.append(f"{'':<10}   group {group:<20} {_count(selected):>13,}   {pattern}")
-        lines += [f"{'':<10}   LoRA {file} at strength {s:g}" for file, s in record.lora.items()]
+        lines += [
+            f"{'':<10}   LoRA {file} (sha256 {sha[:12]}) at strength {strength:g}"
+            for file, sha, strength in record.lora
+        ]
     if pipeline.schedule is not None:
         kind = pipeline.schedule.prediction_type
         lines.append(f"{'scheduler':<10} {len(pipeline.schedule.alpha)} timesteps, {kind}")

@@ -2,11 +2,14 @@
 
 import hashlib
 import json
-import os
+import time
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
 from tda_jax.errors import InputError
+
+_SETTLED_NS = 2 * 10**9
 
 
 def of_text(*parts: str) -> str:
@@ -21,8 +24,10 @@ def of_files(files: Sequence[Path], memo: Path | None = None) -> str:
 
     Args:
       files: the files, one at least.
-      memo: a JSON file that keeps each file's hash by its path, size, time of change and inode, so
-        that gigabytes are not read again at every start, as git's index does.
+      memo: a JSON file that keeps each file's hash by its path, size, times of change and inode,
+        so that gigabytes are not read again at every start. Files that changed within the last
+        seconds are not kept, since a further change might not show in their times. A memo that
+        cannot be read counts as empty.
 
     Raises:
       InputError: there is no file, or one cannot be read.
@@ -46,25 +51,31 @@ def of_files(files: Sequence[Path], memo: Path | None = None) -> str:
 def _size_and_hash(path: Path, known: dict[str, dict]) -> tuple[int, str]:
     """The size and sha256 of a file; the hash from `known` while the file's stamp is the same."""
     stat = path.stat()
-    stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+    stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
     key = str(path.resolve())
-    if key not in known or known[key]["stamp"] != stamp:
-        with path.open("rb") as f:
-            known[key] = {"stamp": stamp, "sha256": hashlib.file_digest(f, "sha256").hexdigest()}
-    return stat.st_size, known[key]["sha256"]
+    if key in known and known[key].get("stamp") == stamp and "sha256" in known[key]:
+        return stat.st_size, known[key]["sha256"]
+    with path.open("rb") as f:
+        digest = hashlib.file_digest(f, "sha256").hexdigest()
+    known.pop(key, None)
+    if time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > _SETTLED_NS:
+        known[key] = {"stamp": stamp, "sha256": digest}
+    return stat.st_size, digest
 
 
 def _read_memo(memo: Path | None) -> dict[str, dict]:
     if memo is None or not memo.exists():
         return {}
     try:
-        return json.loads(memo.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{memo}: is no memo of hashes ({error}); delete it") from error
+        known = json.loads(memo.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    kept = known if isinstance(known, dict) else {}
+    return {key: entry for key, entry in kept.items() if isinstance(entry, dict)}
 
 
 def _write_memo(memo: Path, known: dict[str, dict]) -> None:
     memo.parent.mkdir(parents=True, exist_ok=True)
-    part = memo.with_name(f"{memo.name}.{os.getpid()}.part")
+    part = memo.with_name(f"{memo.name}.{uuid.uuid4().hex}.part")
     part.write_text(json.dumps(known, indent=1), encoding="utf-8")
     part.replace(memo)

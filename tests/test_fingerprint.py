@@ -36,9 +36,10 @@ def test_refuses_what_it_cannot_read(tmp_path):
         fingerprint.of_files([])
 
 
-def test_memo_saves_the_reading_and_notices_a_change(tmp_path):
+def test_memo_saves_the_reading_and_notices_a_change(tmp_path, monkeypatch):
     file, memo = tmp_path / "w", tmp_path / "cache" / "hashes.json"
     file.write_bytes(b"1")
+    monkeypatch.setattr(fingerprint, "_SETTLED_NS", 0)
     first = fingerprint.of_files([file], memo)
     assert first == fingerprint.of_files([file]) == fingerprint.of_files([file], memo)
     # What the memo says is believed while the stamp holds: that is the saving ...
@@ -51,11 +52,30 @@ def test_memo_saves_the_reading_and_notices_a_change(tmp_path):
     assert fingerprint.of_files([file], memo) == first
 
 
-def test_a_damaged_memo_is_named(tmp_path):
+def test_a_file_that_has_just_changed_is_not_kept(tmp_path):
     (tmp_path / "w").write_bytes(b"1")
-    (tmp_path / "memo").write_text("{")
-    with pytest.raises(InputError, match="memo: is no memo of hashes"):
-        fingerprint.of_files([tmp_path / "w"], tmp_path / "memo")
+    fingerprint.of_files([tmp_path / "w"], tmp_path / "memo")
+    assert json.loads((tmp_path / "memo").read_text()) == {}
+
+
+def test_new_content_with_the_old_time_of_change_is_noticed(tmp_path, monkeypatch):
+    monkeypatch.setattr(fingerprint, "_SETTLED_NS", 0)
+    file, memo = tmp_path / "w", tmp_path / "memo"
+    file.write_bytes(b"1")
+    first, before = fingerprint.of_files([file], memo), file.stat()
+    file.write_bytes(b"2")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert fingerprint.of_files([file], memo) != first
+
+
+@pytest.mark.parametrize(
+    "damage", ["{", "[]", '{"w": 1}', '{"PATH": {}}', '{"PATH": {"stamp": 1}}']
+)
+def test_a_damaged_memo_counts_as_empty(tmp_path, damage):
+    (tmp_path / "w").write_bytes(b"1")
+    (tmp_path / "memo").write_text(damage.replace("PATH", str(tmp_path / "w")))
+    found = fingerprint.of_files([tmp_path / "w"], tmp_path / "memo")
+    assert found == fingerprint.of_files([tmp_path / "w"])
 
 
 def test_text_parts_do_not_run_into_each_other():

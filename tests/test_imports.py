@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "tda_jax"
 
 # The ground floor first. A room is a module or a folder directly under tda_jax, or, in a room
 # with floors of its own, a module within it.
-ROOMS = ["errors", "precision", "fingerprint", "params", "diffusion", "models"]
+ROOMS = ["errors", "kinds", "precision", "fingerprint", "params", "diffusion", "models"]
 FLOORS = {
     "diffusion": [
         "scheduler_config",
@@ -45,8 +45,8 @@ FLOORS = {
 
 # What the compute core may import: it runs on accelerator images without audio and data packages.
 CORE_PACKAGES = {"jax", "flax", "optax", "orbax", "tensorstore", "safetensors", "numpy"}
-CORE_PACKAGES |= {"ml_dtypes", "jaxtyping", "tda_jax"}
-CORE_ROOMS = {"errors", "precision", "fingerprint", "params", "diffusion", "models"}
+CORE_PACKAGES |= {"ml_dtypes", "jaxtyping", "absl", "tda_jax"}
+CORE_ROOMS = {"errors", "kinds", "precision", "fingerprint", "params", "diffusion", "models"}
 REFERENCE_PACKAGES = {"torch", "diffusers", "transformers", "peft", "tensorflow"}
 
 

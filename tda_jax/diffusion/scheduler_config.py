@@ -1,34 +1,18 @@
 """The keys of a diffusers `scheduler_config.json`: their kinds, and the values that are refused."""
 
-import math
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from tda_jax.errors import InputError
-
-
-class Kind(NamedTuple):
-    """What a value must be: words for the error message and a test."""
-
-    words: str
-    accepts: Callable[[Any], bool]
-
-
-def _is_whole(value: Any) -> bool:
-    # A bool is an int in Python, and `true` is never a count.
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return (_is_whole(value) or isinstance(value, float)) and not math.isnan(value)
+from tda_jax.kinds import BOOL, COUNT, POSITIVE, STR, Kind, is_number, is_whole, optional
 
 
 def _is_betas(value: Any) -> bool:
     if isinstance(value, np.ndarray):
         value = value.tolist()
-    return value is None or (isinstance(value, list | tuple) and all(map(_is_number, value)))
+    return value is None or (isinstance(value, list | tuple) and all(map(is_number, value)))
 
 
 def _one_of(*values: str) -> Kind:
@@ -36,41 +20,36 @@ def _one_of(*values: str) -> Kind:
     return Kind(words, lambda value: isinstance(value, str) and value in values)
 
 
-_FLAG = Kind("true or false", lambda value: isinstance(value, bool))
-_TEXT = Kind("a string", lambda value: isinstance(value, str))
-_BETA = Kind("a number above 0 and below 1", lambda v: _is_number(v) and 0 < v < 1)
-_OPTIONAL_FLAG = Kind("true, false or null", lambda v: v is None or isinstance(v, bool))
+_BETA = Kind("a number above 0 and below 1", lambda v: is_number(v) and 0 < v < 1)
 
 _KINDS: dict[str, Kind] = {
-    "_class_name": _TEXT,
-    "num_train_timesteps": Kind("a whole number above 0", lambda v: _is_whole(v) and v > 0),
+    "_class_name": STR,
+    "num_train_timesteps": COUNT,
     "beta_start": _BETA,
     "beta_end": _BETA,
     "beta_schedule": _one_of("linear", "scaled_linear", "squaredcos_cap_v2"),
     "trained_betas": Kind("null or a list of numbers", _is_betas),
     "prediction_type": _one_of("epsilon", "v_prediction"),
-    "variance_type": Kind("null or a string", lambda v: v is None or isinstance(v, str)),
-    "rescale_betas_zero_snr": _FLAG,
-    "use_flow_sigmas": _OPTIONAL_FLAG,
-    "interpolation_type": _TEXT,
-    "timestep_type": _TEXT,
-    "clip_sample": _FLAG,
-    "clip_sample_range": Kind(
-        "a finite number above 0", lambda v: _is_number(v) and 0 < v < math.inf
-    ),
-    "set_alpha_to_one": _FLAG,
-    "steps_offset": Kind("a whole number of at least 0", lambda v: _is_whole(v) and v >= 0),
+    "variance_type": optional(STR),
+    "rescale_betas_zero_snr": BOOL,
+    "use_flow_sigmas": optional(BOOL),
+    "interpolation_type": STR,
+    "timestep_type": STR,
+    "clip_sample": BOOL,
+    "clip_sample_range": POSITIVE,
+    "set_alpha_to_one": BOOL,
+    "steps_offset": Kind("a whole number of at least 0", lambda v: is_whole(v) and v >= 0),
     "timestep_spacing": _one_of("leading", "linspace", "trailing"),
-    "thresholding": _FLAG,
-    "solver_order": Kind("a whole number above 0", lambda v: _is_whole(v) and v > 0),
-    "algorithm_type": _TEXT,
-    "solver_type": _TEXT,
-    "final_sigmas_type": _TEXT,
-    "lambda_min_clipped": Kind("a number (-inf is one)", _is_number),
-    "use_karras_sigmas": _OPTIONAL_FLAG,
-    "use_exponential_sigmas": _OPTIONAL_FLAG,
-    "use_beta_sigmas": _OPTIONAL_FLAG,
-    "use_lu_lambdas": _OPTIONAL_FLAG,
+    "thresholding": BOOL,
+    "solver_order": COUNT,
+    "algorithm_type": STR,
+    "solver_type": STR,
+    "final_sigmas_type": STR,
+    "lambda_min_clipped": Kind("a number (-inf is one)", is_number),
+    "use_karras_sigmas": optional(BOOL),
+    "use_exponential_sigmas": optional(BOOL),
+    "use_beta_sigmas": optional(BOOL),
+    "use_lu_lambdas": optional(BOOL),
 }
 
 # Only classes whose defaults for absent keys are the ones used here. LCM, Heun and KDPM2, for

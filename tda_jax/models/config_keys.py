@@ -4,44 +4,11 @@ Every key that is understood is checked for its kind; a key that would change th
 way that is not ported is refused by name, so that a checkpoint never runs as something it is not.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from tda_jax.errors import InputError
-
-Kind = tuple[str, Callable[[Any], bool]]
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _list_of(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda v: isinstance(v, list | tuple) and len(v) > 0 and all(check(i) for i in v)
-
-
-COUNT: Kind = ("a positive integer", _is_count)
-NUMBER: Kind = ("a number", _is_number)
-BOOL: Kind = ("true or false", lambda v: isinstance(v, bool))
-STR: Kind = ("a string", lambda v: isinstance(v, str))
-STRS: Kind = ("a list of strings", _list_of(lambda v: isinstance(v, str)))
-COUNTS: Kind = ("a list of positive integers", _list_of(_is_count))
-COUNT_OR_COUNTS: Kind = (
-    "a positive integer or a list of them",
-    lambda v: COUNT[1](v) or COUNTS[1](v),
-)
-LISTS: Kind = ("a list of lists of positive integers", _list_of(COUNTS[1]))
-
-
-def optional(kind: Kind) -> Kind:
-    """The same kind, or null."""
-    name, check = kind
-    return f"{name}, or null", lambda v: v is None or check(v)
-
+from tda_jax.kinds import Kind
 
 # diffusers' EMAModel.save_pretrained adds these to the config of the weights it averaged.
 EMA_KEYS = frozenset(
@@ -80,7 +47,7 @@ def read_keys(
       fixed: keys that are not read: the values under which they change nothing.
       ignored: keys that never change the computation.
       refuse_unknown: whether any other key is an error (private keys, starting with `_`, and keys
-        that are null or false never are).
+        that are null never are).
 
     Raises:
       InputError: a value of the wrong kind, a value that is not ported, or an unknown key.
@@ -88,21 +55,22 @@ def read_keys(
     values = {}
     for key, value in config.items():
         if key in kinds:
-            kind, check = kinds[key]
-            if not check(value):
+            if not kinds[key].accepts(value):
                 raise InputError(
-                    f"{source}: {key} is {value!r}, which is not {kind}; "
+                    f"{source}: {key} is {value!r}, which is not {kinds[key].words}; "
                     f"correct it, or restore the config that belongs to the weights"
                 )
             values[key] = _tuples(value)
         elif key in fixed:
-            if _tuples(value) not in fixed[key]:
+            # Where diffusers takes a value for each block, all of them must change nothing.
+            each = value if isinstance(value, list | tuple) and value else [value]
+            if any(_tuples(v) not in fixed[key] for v in each):
                 allowed = " or ".join(repr(v) for v in fixed[key])
                 raise InputError(
                     f"{source}: {key} is {value!r}, which is not supported; only {allowed} is, "
                     f"so a model that needs it cannot be loaded"
                 )
-        elif key in ignored or key.startswith("_") or key in EMA_KEYS or not value:
+        elif key in ignored or key.startswith("_") or key in EMA_KEYS or value is None:
             continue
         elif refuse_unknown:
             raise InputError(

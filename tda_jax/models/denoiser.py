@@ -27,6 +27,8 @@ def predict_fn(module: UNet2DConditionModel) -> Callable[..., Float[Array, "h w 
     def predict(
         params: Any, x_t: Float[Array, "h w c"], t: Any, condition: Condition
     ) -> Float[Array, "h w c"]:
+        if not jnp.issubdtype(jnp.asarray(t).dtype, jnp.integer):
+            raise TypeError(f"timestep {t} is no integer; this model knows the discrete ones only")
         rows = [None if part is None else part[None] for part in condition]
         times = jnp.asarray(t, jnp.int32)[None]
         return module.apply({"params": params}, x_t[None], times, *rows)[0]

@@ -1,6 +1,10 @@
 """Flax parameters → a folder that diffusers and transformers load."""
 
+import contextlib
 import json
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +24,21 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
+@contextlib.contextmanager
+def _new(folder: Path) -> Iterator[Path]:
+    """A scratch folder beside `folder` that becomes it if all goes well."""
+    if folder.exists():
+        raise InputError(f"{folder}: exists already; give a new folder, nothing is overwritten")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part.", dir=folder.parent))
+    try:
+        yield part
+        part.chmod(0o755)  # mkdtemp's is for its owner only
+        part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
 def save_component(folder: str | Path, component: Component) -> None:
     """Writes config and weights, float32, as torch's names and layouts.
 
@@ -28,9 +47,6 @@ def save_component(folder: str | Path, component: Component) -> None:
     Raises:
       InputError: the folder exists, or a parameter is not finite.
     """
-    folder = Path(folder)
-    if folder.exists():
-        raise InputError(f"{folder}: exists already; give a new folder, nothing is overwritten")
     family = FAMILIES[component.record.class_name]
     flat = tree.flatten(component.params)
     tensors = {}
@@ -39,11 +55,9 @@ def save_component(folder: str | Path, component: Component) -> None:
         if not np.isfinite(leaf).all():
             raise InputError(f"parameter {slot.path} is not finite; it is not worth keeping")
         tensors[slot.torch_name] = names.to_torch(slot, leaf)
-    part = folder.with_name(f"{folder.name}.part")
-    part.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, part / family.weights_name, metadata={"format": "pt"})
-    _write_json(part / "config.json", component.config)
-    part.rename(folder)
+    with _new(Path(folder)) as part:
+        save_file(tensors, part / family.weights_name, metadata={"format": "pt"})
+        _write_json(part / "config.json", component.config)
 
 
 def save_pipeline(folder: str | Path, pipeline: Pipeline) -> None:
@@ -55,24 +69,19 @@ def save_pipeline(folder: str | Path, pipeline: Pipeline) -> None:
     Raises:
       InputError: the folder exists, or a parameter is not finite.
     """
-    folder = Path(folder)
-    if folder.exists():
-        raise InputError(f"{folder}: exists already; give a new folder, nothing is overwritten")
-    part = folder.with_name(f"{folder.name}.part")
-    part.mkdir(parents=True)
-    for name, component in pipeline.components.items():
-        save_component(part / name, component)
-    kept = set(pipeline.components)
-    if pipeline.schedule is not None:
-        kept.add(SCHEDULER)
-        (part / SCHEDULER).mkdir()
-        _write_json(
-            part / SCHEDULER / "scheduler_config.json", schedule_to_config(pipeline.schedule)
-        )
-    index = {
-        key: value
-        for key, value in pipeline.index.items()
-        if key in kept or not isinstance(value, list)
-    }
-    _write_json(part / "model_index.json", index)
-    part.rename(folder)
+    with _new(Path(folder)) as part:
+        for name, component in pipeline.components.items():
+            save_component(part / name, component)
+        kept = set(pipeline.components)
+        if pipeline.schedule is not None:
+            kept.add(SCHEDULER)
+            (part / SCHEDULER).mkdir()
+            _write_json(
+                part / SCHEDULER / "scheduler_config.json", schedule_to_config(pipeline.schedule)
+            )
+        index = {
+            key: value
+            for key, value in pipeline.index.items()
+            if key in kept or not isinstance(value, list)
+        }
+        _write_json(part / "model_index.json", index)

@@ -27,6 +27,7 @@ class Family(NamedTuple):
     build: Callable[[Any], nn.Module]
     inputs: Callable[[Any], tuple[Any, ...]]  # shapes of the smallest call
     groups: Callable[[Any], dict[str, str]]
+    lora_prefix: str = ""  # of LoRA keys in diffusers' format; empty where there are none
     transposed: str | None = None  # paths of transposed convolutions
     aliases: Mapping[str, str] = {}
 
@@ -61,6 +62,7 @@ FAMILIES: Mapping[str, Family] = {
         build=UNet2DConditionModel,
         inputs=_unet_inputs,
         groups=unet_groups,
+        lora_prefix="unet",
     ),
     "AutoencoderKL": Family(
         library="diffusers",

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
 from jaxtyping import Array, Float
 
 from tda_jax.models.hifigan_config import HifiGanConfig
@@ -36,6 +37,7 @@ class ConvTranspose1d(nn.Module):
         shape = (self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        x, kernel, bias = promote_dtype(x, kernel, bias)
         pad = self.kernel_size - 1 - (self.kernel_size - self.stride) // 2
         y = jax.lax.conv_general_dilated(
             x, kernel, (1,), ((pad, pad),), (self.stride,), dimension_numbers=_DIMENSIONS

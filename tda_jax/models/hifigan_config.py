@@ -4,16 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tda_jax.models.config_keys import (
-    BOOL,
-    COUNT,
-    COUNTS,
-    LISTS,
-    NUMBER,
-    Kind,
-    read_keys,
-    require,
-)
+from tda_jax.kinds import BOOL, COUNT, COUNT_LISTS, COUNTS, NUMBER, Kind
+from tda_jax.models.config_keys import read_keys, require
 
 
 @dataclass(frozen=True)
@@ -38,7 +30,7 @@ _HIFIGAN_KINDS: dict[str, Kind] = {
     "upsample_rates": COUNTS,
     "upsample_kernel_sizes": COUNTS,
     "resblock_kernel_sizes": COUNTS,
-    "resblock_dilation_sizes": LISTS,
+    "resblock_dilation_sizes": COUNT_LISTS,
     "leaky_relu_slope": NUMBER,
     "normalize_before": BOOL,
 }
@@ -81,5 +73,9 @@ def hifigan_config(
             "upsample_kernel_sizes",
             kernel,
             f"it must reach its rate {rate}",
+        )
+    for kernel in c["resblock_kernel_sizes"]:
+        require(
+            kernel % 2 == 1, source, "resblock_kernel_sizes", kernel, "an even one keeps no length"
         )
     return HifiGanConfig(**c)

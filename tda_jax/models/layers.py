@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.linen.dtypes import promote_dtype
 from jaxtyping import Array, Float, Integer
 
 from tda_jax.precision import working_dtype
@@ -47,6 +48,7 @@ class Conv1x1(nn.Module):
         shape = (1, 1, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        x, kernel, bias = promote_dtype(x, kernel, bias)
         return x @ kernel[0, 0] + bias.reshape((1,) * (x.ndim - 1) + (-1,))
 
 
@@ -143,6 +145,7 @@ def conv_of_doubled(
     the same element: 16 products an element of x for 36.
     """
     batch, height, width, _ = x.shape
+    features = kernel.shape[-1]
 
     def halves(k: Array, axis: int) -> list[Array]:
         first, middle, last = jnp.split(k, 3, axis)
@@ -159,7 +162,7 @@ def conv_of_doubled(
         jnp.stack([conv(k, pads[i], pads[j]) for j, k in enumerate(halves(row, 1))], axis=3)
         for i, row in enumerate(halves(kernel, 0))
     ]
-    return jnp.stack(rows, axis=2).reshape(batch, 2 * height, 2 * width, -1)
+    return jnp.stack(rows, axis=2).reshape(batch, 2 * height, 2 * width, features)
 
 
 class Resnet(nn.Module):
@@ -218,7 +221,9 @@ def attend(
 
     # One axis, not two: mapped over examples, XLA's CPU backend then keeps attention in one fusion,
     # and otherwise copies each matrix of weights, at 3 to 4 times the time.
-    flat = [jnp.swapaxes(x, 1, 2).reshape(batch * heads, -1, width) for x in (query, key, value)]
+    flat = [
+        jnp.swapaxes(x, 1, 2).reshape(batch * heads, x.shape[1], width) for x in (query, key, value)
+    ]
     repeated = None if bias is None else jnp.repeat(bias, heads, axis=0)
     out = some_heads(*flat, repeated).reshape(batch, heads, queries, width)
     return jnp.swapaxes(out, 1, 2)
@@ -323,7 +328,8 @@ class Transformer2D(nn.Module):
 
         # 1e-6 here and 1e-5 in the resnets is what the weights were trained with.
         y = project("proj_in", GroupNorm(self.groups, 1e-6, name="norm")(x))
-        y = y.reshape(x.shape[0], -1, features)
+        batch, height, width, _ = x.shape
+        y = y.reshape(batch, height * width, features)
         blocks = Numbered(
             lambda _, name: TransformerBlock(self.heads, features, name=name),
             name="transformer_blocks",
@@ -357,6 +363,7 @@ class _Conv3x3OfUpsampled(nn.Module):
         shape = (3, 3, channels, channels)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (channels,))
+        x, kernel, bias = promote_dtype(x, kernel, bias)
         if size == (2 * x.shape[1], 2 * x.shape[2]):
             y = conv_of_doubled(x, kernel)
         else:

@@ -14,6 +14,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from tda_jax.errors import InputError
+from tda_jax.kinds import NUMBER
 from tda_jax.models.names import Slot
 
 _SPELLINGS = (
@@ -21,8 +22,10 @@ _SPELLINGS = (
     (r"(?P<module>.+)\.lora_B(\.default)?\.weight", "up"),
     (r"(?P<module>.+)\.lora(_linear_layer)?\.(?P<end>down|up)\.weight", None),
     (r"(?P<parent>.+)\.processor\.(?P<leaf>to_\w+?)_lora\.(?P<end>down|up)\.weight", None),
-    (r"(?P<module>.+)\.alpha", "alpha"),
 )
+
+
+_PEFT_ALPHA = 8.0  # of a config that does not say; peft 0.21
 
 
 class LowRank(NamedTuple):
@@ -51,8 +54,10 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     try:
         with safe_open(path, "np") as f:
             metadata = json.loads((f.metadata() or {}).get("lora_adapter_metadata", "{}"))
+            if not isinstance(metadata, dict):
+                raise ValueError(f"lora_adapter_metadata is {metadata!r}, not an object")
             return {key: f.get_tensor(key) for key in f.keys()}, metadata  # noqa: SIM118
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise InputError(
             f"{path}: cannot be read as LoRA weights ({error}); give a safetensors file as "
             f"diffusers' save_lora_weights writes it"
@@ -60,17 +65,14 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def _config_scale(metadata: Mapping[str, Any], module: str, rank: int) -> float:
-    """Alpha / rank from the adapter's config; peft's default without one is alpha = rank."""
-
-    def pattern_value(name: str, default: Any) -> Any:
-        for pattern, value in (metadata.get(name) or {}).items():
-            if re.fullmatch(rf"(.*\.)?({pattern})", module):
-                return value
-        return default
-
-    alpha = pattern_value("alpha_pattern", metadata.get("lora_alpha"))
-    if alpha is None:
+    """Alpha / rank from the adapter's config; 1 without a config, as diffusers takes it."""
+    if not metadata:
         return 1.0
+    alpha = metadata.get("lora_alpha", _PEFT_ALPHA)
+    for pattern, value in (metadata.get("alpha_pattern") or {}).items():
+        if re.fullmatch(rf"(.*\.)?({pattern})", module):
+            alpha = value
+            break
     return float(alpha) / (rank**0.5 if metadata.get("use_rslora") else rank)
 
 
@@ -89,11 +91,22 @@ def read_lora(path: Path, part: str) -> dict[str, LowRank]:
         component too, or lacks one of two factors.
     """
     tensors, metadata = _read(path)
+    if not part:
+        raise InputError(f"{path}: LoRA weights were given for a model that diffusers has none for")
     own = {k.removeprefix(f"{part}."): v for k, v in metadata.items()}
+    alphas = dict(own.get("alpha_pattern") or {}) | {"lora_alpha": own.get("lora_alpha", 1.0)}
+    for key, value in alphas.items():
+        if not NUMBER.accepts(value):
+            raise InputError(f"{path}: {key} is {value!r}, not a finite number; mend its metadata")
     if own.get("use_dora"):
         raise InputError(f"{path}: use_dora is true; DoRA is not supported, only LoRA is")
     found: dict[str, dict[str, np.ndarray]] = {}
     for key, tensor in tensors.items():
+        if key.endswith(".alpha"):
+            raise InputError(
+                f"{path}: {key!r} scales a change in a way that diffusers passes over in this "
+                f"format; remove these tensors, and give the scale in lora_adapter_metadata"
+            )
         if re.match(r"text_encoder(_2)?\.", key):
             raise InputError(
                 f"{path}: {key!r} changes a text encoder, which is not loaded here, so scores "
@@ -117,24 +130,31 @@ def _low_rank(
         raise InputError(f"{path}: {module} has no {lacking[0]} factor; the file is not whole")
     down, up = (parts[k].astype(np.float32) for k in ("down", "up"))
     rank = down.shape[0]
-    if up.ndim != down.ndim or up.shape[1] != rank or any(n != 1 for n in up.shape[2:]):
+    if (
+        rank == 0
+        or up.ndim != down.ndim
+        or up.shape[1] != rank
+        or any(n != 1 for n in up.shape[2:])
+    ):
         raise InputError(
             f"{path}: the factors of {module} are {down.shape} and {up.shape}, whose ranks do not "
             f"fit; the file is damaged"
         )
     if not (np.isfinite(down).all() and np.isfinite(up).all()):
         raise InputError(f"{path}: the factors of {module} are not finite; the file is damaged")
-    if "alpha" in parts:
-        return LowRank(down, up, float(parts["alpha"]) / rank)
     return LowRank(down, up, _config_scale(metadata, module, rank))
 
 
-def check(path: Path, changes: Mapping[str, LowRank], slots: list[Slot]) -> None:
-    """Every change must fit a weight of the model.
+def check(path: Path, changes: Mapping[str, LowRank], strength: float, slots: list[Slot]) -> None:
+    """The strength must be a number, and every change must fit a weight of the model.
 
     Raises:
       InputError: lists the modules that the model lacks or that have another shape.
     """
+    if not NUMBER.accepts(strength):
+        raise InputError(
+            f"{path}: its strength is {strength!r}; give a finite number, 1.0 as a rule"
+        )
     shapes = {s.torch_name: s.torch_shape for s in slots}
     wrong = [
         f"{module} ({c.up.shape[:1] + c.down.shape[1:]}, model: {shapes.get(f'{module}.weight')})"

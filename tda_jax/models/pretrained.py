@@ -31,10 +31,10 @@ class Record(NamedTuple):
 
     class_name: str
     folder: str
-    weights: str  # "ema", "raw", or "unstated" where the folder does not say
+    weights: str  # "ema", "raw", "ema by its config", or "unstated" where nothing says
     tensors: int  # in the checkpoint, each of them used once
     fingerprint: str  # sha256 of config, weights, LoRA files and their strengths
-    lora: dict[str, float]  # file → strength
+    lora: tuple[tuple[str, str, float], ...]  # (file name, sha256, strength), in merging order
 
 
 class Component(NamedTuple):
@@ -104,35 +104,42 @@ def _class_name(config: Mapping[str, Any], source: Path) -> str:
     return name
 
 
-def _choose_ema(folder: Path, *, ema: bool) -> tuple[Path, str | None, str]:
+def _choose(folder: Path, *, ema: bool, variant: str | None) -> tuple[Path, str | None, str]:
     """The folder, the variant, and the kind of weights: what the names on disk say.
 
     Training scripts of diffusers keep averaged weights in a sibling `<name>_ema`; some published
-    checkpoints hold them in the plain file, with the others as variant `non_ema` beside it.
+    checkpoints hold them in the plain file, with the others as variant `non_ema` beside it. EMA
+    keys in a config are weaker evidence: they stay in it when averaged weights are trained on.
     """
-    sibling = folder.with_name(f"{folder.name}_ema")
-    if ema and sibling.is_dir():
-        return sibling, None, "ema"
-    config_path = folder / "config.json"
-    averaged = config_path.is_file() and bool(EMA_KEYS & read_json(config_path).keys())
-    has_raw_file = any(folder.glob("*.non_ema.*"))
-    if ema:
-        return folder, None, "ema" if averaged or has_raw_file else "unstated"
-    if has_raw_file:
-        return folder, "non_ema", "raw"
-    if averaged or folder.name.endswith("_ema"):
+    if folder.name.endswith("_ema"):
+        kind = "ema"
+    elif variant == "non_ema":
+        return folder, variant, "raw"
+    elif any(folder.glob("*.non_ema.*")):
+        if not ema and variant is None:
+            return folder, "non_ema", "raw"
+        kind = "ema"
+    else:
+        sibling = folder.with_name(f"{folder.name}_ema")
+        if sibling.is_dir():
+            return (sibling, variant, "ema") if ema else (folder, variant, "raw")
+        config = folder / "config.json"
+        averaged = config.is_file() and bool(EMA_KEYS & read_json(config).keys())
+        return folder, variant, "ema by its config" if averaged else "unstated"
+    if not ema:
+        which = f"variant {variant}" if variant else "the plain file"
         raise InputError(
-            f"{folder}: holds averaged (EMA) weights only, and raw ones were asked for; "
-            f"ask for EMA weights, or give the folder of the raw ones"
+            f"{folder}: {which} holds averaged (EMA) weights, and raw ones were asked for; "
+            f"ask for EMA weights, or give the folder or variant of the raw ones"
         )
-    return folder, None, "raw" if sibling.is_dir() else "unstated"
+    return folder, variant, kind
 
 
 def _plan(folder: Path, class_name: str | None, *, ema: bool, variant: str | None) -> _Plan:
     """Checks a component's folder from its config and headers."""
     if not folder.is_dir():
         raise InputError(f"{folder}: the component's folder is missing; complete the download")
-    folder, found_variant, kind = _choose_ema(folder, ema=ema)
+    folder, variant, kind = _choose(folder.resolve(), ema=ema, variant=variant)
     source = folder / "config.json"
     config = read_json(source)
     name = _class_name(config, source)
@@ -144,8 +151,15 @@ def _plan(folder: Path, class_name: str | None, *, ema: bool, variant: str | Non
     family = FAMILIES[name]
     settings = family.read_config(config, str(source))
     shapes = template(family, settings)
-    weights = find_weights(folder, variant or found_variant)
-    tensors = {key: info.shape for key, info in weights.info().items()}
+    weights = find_weights(folder, variant)
+    found = weights.info()
+    for key, info in found.items():
+        if not jnp.issubdtype(info.dtype, jnp.floating):
+            raise InputError(
+                f"{info.file}: {key} is of type {info.dtype}, no floating type; quantised weights "
+                f"are not supported, so take the checkpoint in float32, float16 or bfloat16"
+            )
+    tensors = {key: info.shape for key, info in found.items()}
     feeds = names.match(slots(family, shapes), tensors, str(folder), family.aliases)
     return _Plan(folder, family, config, settings, shapes, weights, feeds, kind, name)
 
@@ -155,12 +169,6 @@ def _tensors(plan: _Plan) -> Iterator[tuple[names.Slot, np.ndarray]]:
     owner = {name: feed for feed in plan.feeds for name in feed.tensors}
     waiting: dict[str, np.ndarray] = {}
     for name, tensor in plan.weights.read(list(owner)):
-        # Finite sums have finite terms; only a suspicious one is looked at element by element.
-        if not np.isfinite(tensor.sum(dtype=np.float64)) and not np.isfinite(tensor).all():
-            raise InputError(
-                f"{plan.folder}: {name} holds values that are not finite; the checkpoint is "
-                f"damaged or its training diverged, so take another one"
-            )
         waiting[name] = tensor
         feed = owner[name]
         if all(part in waiting for part in feed.tensors):
@@ -175,22 +183,30 @@ def _read(plan: _Plan, changes: list[tuple[dict[str, lora.LowRank], float]]) -> 
         for change, strength in changes:
             if module in change and slot.torch_name.endswith(".weight"):
                 tensor = lora.merged(tensor.astype(np.float32), change[module], strength)
-        flat[slot.path] = jnp.asarray(names.to_flax(slot, tensor))
+        leaf = names.to_flax(slot, tensor)
+        # A finite sum has finite terms; only a suspicious one is looked at element by element.
+        if not np.isfinite(leaf.sum(dtype=np.float64)) and not np.isfinite(leaf).all():
+            raise InputError(
+                f"{plan.folder}: {slot.torch_name} is not finite in float32; the checkpoint or a "
+                f"LoRA is damaged or its training diverged, so take another one"
+            )
+        flat[slot.path] = jnp.asarray(leaf)
     return jax.block_until_ready(tree.merge(flat))
 
 
 def _load(plan: _Plan, loras: Mapping[Path, float], cache: Path | None) -> Component:
     """Reads a component, or restores its converted copy."""
-    part = plan.folder.name.removesuffix("_ema")
+    leaves = [feed.slot for feed in plan.feeds]
     changes = []
     for path, strength in loras.items():
-        change = lora.read_lora(path, part)
-        lora.check(path, change, [feed.slot for feed in plan.feeds])
+        change = lora.read_lora(path, plan.family.lora_prefix)
+        lora.check(path, change, strength, leaves)
         changes.append((change, strength))
     memo = cache / "hashes.json" if cache else None
     key = fingerprint.of_files([plan.folder / "config.json", *plan.weights.files], memo)
-    for path, strength in loras.items():
-        key = fingerprint.of_text(key, fingerprint.of_files([path], memo), repr(strength))
+    merged = tuple((p.name, fingerprint.of_files([p], memo), s) for p, s in loras.items())
+    if merged:
+        key = fingerprint.of_text(key, *(repr(entry) for entry in merged))
     params = converted.restore(cache, key, plan.shapes) if cache else None
     if params is None:
         params = _read(plan, changes)
@@ -202,10 +218,20 @@ def _load(plan: _Plan, loras: Mapping[Path, float], cache: Path | None) -> Compo
         weights=plan.kind,
         tensors=sum(len(feed.tensors) for feed in plan.feeds),
         fingerprint=key,
-        lora={path.name: float(s) for path, s in loras.items()},
+        lora=merged,
     )
     module = plan.family.build(plan.settings)
     return Component(module, params, plan.family.groups(plan.settings), plan.config, record)
+
+
+def _lora_paths(loras: Mapping[str | Path, float] | None) -> dict[Path, float]:
+    paths: dict[Path, float] = {}
+    for path, strength in (loras or {}).items():
+        resolved = Path(path).resolve()
+        if resolved in paths:
+            raise InputError(f"{path}: is given twice as a LoRA; give it once, with one strength")
+        paths[resolved] = float(strength)
+    return paths
 
 
 def load_component(
@@ -221,7 +247,7 @@ def load_component(
     Args:
       folder: the component's folder, for example `.../unet`.
       ema: take averaged weights where the folder, or its sibling `<name>_ema`, holds them; False
-        asks for the raw ones.
+        asks for the raw ones. Which were read is in the record.
       variant: diffusers' file variant, such as "fp16".
       loras: LoRA files in diffusers' format, each with the strength at which it is merged.
       cache: a folder for converted copies; the next start from the same files is quicker.
@@ -234,8 +260,7 @@ def load_component(
       InputError: names the file, the value and the remedy; raised before weights are read.
     """
     plan = _plan(Path(folder), None, ema=ema, variant=variant)
-    paths = {Path(path): float(strength) for path, strength in (loras or {}).items()}
-    return _load(plan, paths, Path(cache) if cache else None)
+    return _load(plan, _lora_paths(loras), Path(cache) if cache else None)
 
 
 def _sort_index(
@@ -296,10 +321,12 @@ def load_pipeline(
     index = read_json(folder / "model_index.json")
     wanted, unported = _sort_index(folder, index, parts)
     schedule = None
-    if wanted.pop(SCHEDULER, None):
+    if class_name := wanted.pop(SCHEDULER, None):
         source = folder / SCHEDULER / "scheduler_config.json"
-        schedule = schedule_from_config(read_json(source), str(source))
-    paths = {Path(path): float(strength) for path, strength in (loras or {}).items()}
+        # diffusers builds the class that the index names, whatever class wrote the config.
+        config = read_json(source) | {"_class_name": class_name}
+        schedule = schedule_from_config(config, str(source))
+    paths = _lora_paths(loras)
     if paths and "unet" not in wanted:
         raise InputError(f"{folder}: loras change the unet, which is not loaded; add it to parts")
     plans = {

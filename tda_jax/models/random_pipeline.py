@@ -69,7 +69,7 @@ def _component(name: str, seed: int) -> Component:
     family = FAMILIES[class_name]
     settings = family.read_config(config, name)
     params = initialise(class_name, settings, seed)
-    record = Record(class_name, name, "raw", 0, "", {})
+    record = Record(class_name, name, "raw", 0, "", ())
     return Component(family.build(settings), params, family.groups(settings), config, record)
 
 

@@ -4,20 +4,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tda_jax.models.config_keys import (
+from tda_jax.kinds import (
     BOOL,
     COUNT,
     COUNT_OR_COUNTS,
     COUNTS,
     NUMBER,
+    POSITIVE,
     STR,
     STRS,
     Kind,
     optional,
-    per_block,
-    read_keys,
-    require,
 )
+from tda_jax.models.config_keys import per_block, read_keys, require
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ _UNET_KINDS: dict[str, Kind] = {
     "attention_head_dim": COUNT_OR_COUNTS,
     "cross_attention_dim": COUNT_OR_COUNTS,
     "norm_num_groups": COUNT,
-    "norm_eps": NUMBER,
+    "norm_eps": POSITIVE,
     "use_linear_projection": BOOL,
     "flip_sin_to_cos": BOOL,
     "freq_shift": NUMBER,
@@ -71,7 +70,7 @@ _UNET_KINDS: dict[str, Kind] = {
 
 _UNET_FIXED: dict[str, tuple[Any, ...]] = {
     "center_input_sample": (False,),
-    "only_cross_attention": (False,),
+    "only_cross_attention": (False, None),
     "downsample_padding": (1,),
     "mid_block_scale_factor": (1, 1.0),
     "act_fn": ("silu", "swish"),

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from tda_jax.errors import InputError
 from tda_jax.models import layers
 from tda_jax.models.vae_config import VAEConfig
 
@@ -35,7 +36,8 @@ class SpatialAttention(nn.Module):
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         """Normalises, attends, adds x."""
         y = layers.GroupNorm(self.groups, _EPSILON, name="group_norm")(x)
-        y = y.reshape(x.shape[0], -1, x.shape[-1])
+        batch, height, width, channels = x.shape
+        y = y.reshape(batch, height * width, channels)
         # The projections of this scope belong to the attention itself: one flat torch module.
         attention = layers.Attention(1, x.shape[-1], use_bias=True, name="attention")
         nn.share_scope(self, attention)
@@ -153,7 +155,16 @@ class AutoencoderKL(nn.Module):
             self.post_quant_conv = layers.Conv1x1(c.latent_channels)
 
     def encode(self, x: Float[Array, "batch height width channels"]) -> Posterior:
-        """The posterior of z given x; sizes that `factor` does not divide are rounded down."""
+        """The posterior of z given x; sizes that `factor` does not divide are rounded down.
+
+        Raises:
+          InputError: x is smaller than one latent element.
+        """
+        if min(x.shape[1:3]) < self.config.factor:
+            raise InputError(
+                f"an input of {x.shape[1]} x {x.shape[2]} is smaller than one latent element; "
+                f"give at least {self.config.factor} along each axis"
+            )
         moments = self.encoder(x)
         if self.config.use_quant_conv:
             moments = self.quant_conv(moments)

@@ -4,17 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tda_jax.models.config_keys import (
-    BOOL,
-    COUNT,
-    COUNTS,
-    NUMBER,
-    STRS,
-    Kind,
-    optional,
-    read_keys,
-    require,
-)
+from tda_jax.kinds import BOOL, COUNT, COUNTS, NUMBER, POSITIVE, STRS, Kind, optional
+from tda_jax.models.config_keys import read_keys, require
 
 
 @dataclass(frozen=True)
@@ -51,7 +42,7 @@ _VAE_KINDS: dict[str, Kind] = {
     "layers_per_block": COUNT,
     "latent_channels": COUNT,
     "norm_num_groups": COUNT,
-    "scaling_factor": NUMBER,
+    "scaling_factor": POSITIVE,
     "shift_factor": optional(NUMBER),
     "use_quant_conv": BOOL,
     "use_post_quant_conv": BOOL,

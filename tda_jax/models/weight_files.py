@@ -162,7 +162,8 @@ def _none_found(
     folder: Path, variant: str | None, present: Sequence[str], looked_for: Sequence[str]
 ) -> str:
     matches = [re.fullmatch(pattern, name) for pattern in _VARIANTS for name in present]
-    variants = sorted(str(v) for v in {m["variant"] for m in matches if m} - {variant})
+    found = {m["variant"] for m in matches if m} - {variant}
+    variants = sorted(v or "none, the plain files" for v in found)
     there = ", ".join(present[:20]) + (" ..." if len(present) > 20 else "") or "nothing"
     remedy = f"Ask for a variant that is present: {', '.join(variants)}"
     if not variants:

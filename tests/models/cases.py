@@ -109,10 +109,10 @@ SMALL = {
         down_block_types=down("-", "a", "a"),
         up_block_types=up("a", "a", "-"),
         cross_attention_dim=8,
-        attention_head_dim=4,
+        attention_head_dim=[8, 4, 2],
         norm_num_groups=4,
-        layers_per_block=[1, 2, 1],
-        transformer_layers_per_block=[1, 2, 1],
+        layers_per_block=[1, 2, 3],
+        transformer_layers_per_block=[1, 3, 2],
     ),
     "sinus_first": unet(
         (5, 7),
@@ -285,6 +285,16 @@ FULL = {
         (100,),
         1,
     ),
+}
+
+AUDIOLDM_NOISE = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.0015,
+    "beta_end": 0.0195,
+    "beta_schedule": "scaled_linear",
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
 }
 
 # The cases whose ten sampling steps are compared too.

@@ -11,16 +11,7 @@ from tda_jax.diffusion.schedules import schedule_from_config
 from tda_jax.models import names
 from tda_jax.models.denoiser import Condition, predict_fn
 from tda_jax.models.families import FAMILIES, slots
-
-AUDIOLDM_NOISE = {
-    "num_train_timesteps": 1000,
-    "beta_start": 0.0015,
-    "beta_end": 0.0195,
-    "beta_schedule": "scaled_linear",
-    "clip_sample": False,
-    "set_alpha_to_one": False,
-    "steps_offset": 1,
-}
+from tests.models import cases
 
 
 def nhwc(x):
@@ -54,7 +45,7 @@ def _value(wanted, function, params, *arguments):
 
 def _unet(component, given, wanted):
     predict = predict_fn(component.module)
-    schedule = schedule_from_config(AUDIOLDM_NOISE, "test")
+    schedule = schedule_from_config(cases.AUDIOLDM_NOISE, "test")
     x0, noise, cond = nhwc(given["x0"]), nhwc(given["noise"]), condition(given)
 
     def one(params, x0, t, noise, cond):

@@ -1,12 +1,14 @@
 """LoRA weights merged into a UNet: exact small answers, diffusers as reference, bad files."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from tda_jax import fingerprint
 from tda_jax import params as tree
 from tda_jax.errors import InputError
 from tda_jax.models import pretrained
@@ -38,7 +40,9 @@ def merged(unet, tensors, folder, strength=1.0, metadata=None):
     file = folder / "pytorch_lora_weights.safetensors"
     save_file(tensors, file, metadata=metadata)
     component = pretrained.load_component(unet, loras={file: strength})
-    assert component.record.lora == {file.name: strength}
+    ((name, sha, recorded),) = component.record.lora
+    assert (name, recorded) == (file.name, strength)
+    assert sha == fingerprint.of_files([file])
     return tree.flatten(component.params)
 
 
@@ -89,14 +93,6 @@ def test_a_convolution_is_merged(unet, base, tmp_path):
     np.testing.assert_allclose(after[path], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_alpha_scales_by_alpha_over_rank(unet, base, tmp_path):
-    down, up = factors()
-    a, b = SPELLINGS["peft"]
-    tensors = {a: down, b: up, f"unet.{MODULE}.alpha": np.array(6.0, np.float32)}
-    after = merged(unet, tensors, tmp_path)
-    np.testing.assert_allclose(after[KERNEL], base[KERNEL] + 3.0 * (up @ down).T, rtol=1e-5)
-
-
 @pytest.mark.parametrize(
     ("config", "scale"),
     [
@@ -104,6 +100,7 @@ def test_alpha_scales_by_alpha_over_rank(unet, base, tmp_path):
         ({"unet.r": RANK, "unet.lora_alpha": 6, "unet.use_rslora": True}, 6 / RANK**0.5),
         ({"unet.lora_alpha": 6, "unet.alpha_pattern": {"attn1.to_q": 8}}, 4.0),
         ({"unet.lora_alpha": 6, "unet.alpha_pattern": {"attn2.to_q": 8}}, 3.0),
+        ({"unet.r": RANK}, 4.0),
     ],
 )
 def test_the_adapters_config_scales(unet, base, tmp_path, config, scale):
@@ -136,6 +133,18 @@ BAD = {
         r"layer \(\(16, 16\), model: None\)",
     ),
     "text encoder": ({f"text_encoder.{A}": DOWN}, {}, "changes a text encoder"),
+    "alpha tensors": (
+        {A: DOWN, B: UP, f"unet.{MODULE}.alpha": np.ones(1, np.float32)},
+        {},
+        r"to_q\.alpha' scales a change in a way that diffusers passes over",
+    ),
+    "rank 0": ({A: DOWN[:0], B: UP[:, :0]}, {}, "whose ranks do not fit"),
+    "metadata that is a list": ({A: DOWN, B: UP}, {"lora_adapter_metadata": "[]"}, "not an object"),
+    "alpha that is a word": (
+        {A: DOWN, B: UP},
+        {"lora_adapter_metadata": json.dumps({"unet.lora_alpha": "x"})},
+        "lora_alpha is 'x', not a finite number",
+    ),
     "kohya": ({"lora_unet_down_blocks_0.lora_down.weight": DOWN}, {}, "is no LoRA weight in diff"),
     "not finite": ({A: DOWN * np.nan, B: UP}, {}, "are not finite"),
     "nothing": ({}, {}, "no module at all"),
@@ -156,6 +165,47 @@ def test_bad_files_are_refused_by_name(unet, tmp_path, monkeypatch, fault):
     with pytest.raises(InputError, match=message) as error:
         pretrained.load_component(unet, loras={file: 1.0})
     assert str(file) in str(error.value)
+
+
+@pytest.mark.parametrize("strength", [float("nan"), float("inf")])
+def test_a_strength_that_is_no_number_is_refused(unet, tmp_path, strength):
+    save_file({A: DOWN, B: UP}, tmp_path / "lora.safetensors")
+    with pytest.raises(InputError, match="its strength is"):
+        pretrained.load_component(unet, loras={tmp_path / "lora.safetensors": strength})
+
+
+def test_a_product_that_overflows_is_refused(unet, tmp_path):
+    save_file({A: DOWN * 1e30, B: UP * 1e30}, tmp_path / "lora.safetensors")
+    with (
+        np.errstate(over="ignore", invalid="ignore"),
+        pytest.raises(InputError, match=r"to_q\.weight is not finite in float32"),
+    ):
+        pretrained.load_component(unet, loras={tmp_path / "lora.safetensors": 1.0})
+
+
+def test_files_of_one_name_are_all_recorded_and_one_file_only_once(unet, base, tmp_path):
+    files = {}
+    for seed, strength in ((0, 1.0), (1, 0.5)):
+        file = tmp_path / str(seed) / "pytorch_lora_weights.safetensors"
+        file.parent.mkdir()
+        save_file(dict(zip(SPELLINGS["peft"], factors(seed), strict=True)), file)
+        files[file] = strength
+    component = pretrained.load_component(unet, loras=files)
+    assert [strength for _, _, strength in component.record.lora] == [1.0, 0.5]
+    (down, up), (down2, up2) = factors(0), factors(1)
+    expected = base[KERNEL] + (up @ down).T + 0.5 * (up2 @ down2).T
+    after = tree.flatten(component.params)[KERNEL]
+    np.testing.assert_allclose(after, expected, rtol=1e-5, atol=1e-6)
+    with pytest.raises(InputError, match="is given twice as a LoRA"):
+        pretrained.load_component(unet, loras={file: 1.0, str(file): 1.0})
+
+
+def test_the_folders_name_does_not_matter(unet, base, tmp_path, monkeypatch):
+    folder = shutil.copytree(unet, tmp_path / "my-model")
+    after = merged(folder, dict(zip(SPELLINGS["peft"], factors(), strict=True)), tmp_path)
+    assert changed(base, after) == {KERNEL}
+    monkeypatch.chdir(folder)
+    assert pretrained.load_component(".").record.folder == "my-model"
 
 
 def test_a_file_that_is_no_safetensors_is_refused(unet, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 import subprocess
 import sys
 
@@ -12,18 +13,10 @@ from safetensors.numpy import load_file, save_file
 
 from tda_jax import params as tree
 from tda_jax.errors import InputError
-from tda_jax.models import export, pretrained
-from tests.models import golden
+from tda_jax.models import converted, export, pretrained
+from tests.models import cases, golden
 
-NOISE = {
-    "_class_name": "DDIMScheduler",
-    "beta_start": 0.0015,
-    "beta_end": 0.0195,
-    "beta_schedule": "scaled_linear",
-    "clip_sample": False,
-    "set_alpha_to_one": False,
-    "steps_offset": 1,
-}
+NOISE = {"_class_name": "DDIMScheduler"} | cases.AUDIOLDM_NOISE
 INDEX = {
     "_class_name": "AudioLDMPipeline",
     "_diffusers_version": "0.42.1",
@@ -126,22 +119,46 @@ def test_averaged_weights_are_taken_and_recorded(pipeline):
     assert not np.any(raw.params["conv_in"]["bias"] == 7)
 
 
-def test_a_config_with_ema_keys_is_averaged_and_has_no_raw_weights(pipeline):
+def test_ema_keys_in_a_config_are_recorded_as_what_they_are(pipeline):
+    # They stay in the config when averaged weights are loaded and trained on.
     edit(pipeline / "unet" / "config.json", decay=0.999, optimization_step=10)
-    assert pretrained.load_component(pipeline / "unet").record.weights == "ema"
-    with pytest.raises(InputError, match=r"unet: holds averaged \(EMA\) weights only"):
-        pretrained.load_component(pipeline / "unet", ema=False)
+    for ema in (True, False):
+        record = pretrained.load_component(pipeline / "unet", ema=ema).record
+        assert record.weights == "ema by its config"
 
 
-def test_the_variant_non_ema_is_the_raw_one(pipeline):
+def test_a_folder_named_ema_has_no_raw_weights(pipeline):
+    (pipeline / "unet").rename(pipeline / "unet_ema")
+    assert pretrained.load_component(pipeline / "unet_ema").record.weights == "ema"
+    with pytest.raises(InputError, match=r"unet_ema: the plain file holds averaged \(EMA\) weig"):
+        pretrained.load_component(pipeline / "unet_ema", ema=False)
+
+
+VARIANTS = {  # (ema, variant) → (which file is read, what is recorded)
+    (True, None): ("ema", "ema"),
+    (False, None): ("raw", "raw"),
+    (True, "non_ema"): ("raw", "raw"),
+    (False, "non_ema"): ("raw", "raw"),
+    (True, "fp16"): ("half", "ema"),
+}
+
+
+@pytest.mark.parametrize(("ema", "variant"), VARIANTS)
+def test_beside_a_non_ema_variant_the_plain_file_is_averaged(pipeline, ema, variant):
     unet = pipeline / "unet"
-    raw_file = unet / "diffusion_pytorch_model.non_ema.safetensors"
-    shutil.copy(unet / WEIGHTS, raw_file)
-    rewrite(raw_file, lambda t: t["conv_in.bias"].fill(7))
-    assert pretrained.load_component(unet).record.weights == "ema"
-    raw = pretrained.load_component(unet, ema=False)
-    assert raw.record.weights == "raw"
-    assert np.all(raw.params["conv_in"]["bias"] == 7)
+    values = {"ema": 5, "raw": 6, "half": 7}
+    names = {"ema": "", "raw": ".non_ema", "half": ".fp16"}
+    for kind, infix in names.items():
+        file = unet / f"diffusion_pytorch_model{infix}.safetensors"
+        if kind != "ema":
+            shutil.copy(unet / WEIGHTS, file)
+        rewrite(file, lambda t, kind=kind: t["conv_in.bias"].fill(values[kind]))
+    component = pretrained.load_component(unet, ema=ema, variant=variant)
+    read, recorded = VARIANTS[ema, variant]
+    assert np.all(component.params["conv_in"]["bias"] == values[read])
+    assert component.record.weights == recorded
+    with pytest.raises(InputError, match="variant fp16 holds averaged"):
+        pretrained.load_component(unet, ema=False, variant="fp16")
 
 
 def test_half_precision_becomes_float32(pipeline):
@@ -173,7 +190,7 @@ def test_older_names_of_the_vaes_attention_are_read(pipeline):
     ("magnitude", "direction"),
     [
         ("weight_g", "weight_v"),
-        ("parametrizations.weight.original0",) * 1 + ("parametrizations.weight.original1",),
+        ("parametrizations.weight.original0", "parametrizations.weight.original1"),
     ],
 )
 def test_weight_norm_is_merged(pipeline, magnitude, direction):
@@ -216,23 +233,84 @@ def test_a_converted_copy_never_serves_other_weights(pipeline, tmp_path):
     assert np.all(changed.params["conv_in"]["bias"] == 7)
 
 
-def test_a_half_written_copy_is_not_taken_for_a_whole_one(pipeline, tmp_path, monkeypatch):
+def test_a_half_written_copy_is_not_taken_for_a_whole_one(pipeline, tmp_path):
     cache = tmp_path / "cache"
     expected = pretrained.load_component(pipeline / "unet").params
     killed = f"""
 import os
+from pathlib import Path
 from tda_jax.models import converted, pretrained
-import orbax.checkpoint as ocp
-handler = ocp.PyTreeCheckpointHandler
-def finalize(self, directory):
-    os.kill(os.getpid(), 9)
-handler.finalize = finalize
+Path.rename = lambda *_: os.kill(os.getpid(), 9)
 pretrained.load_component({str(pipeline / "unet")!r}, cache={str(cache)!r})
 """
     assert subprocess.run([sys.executable, "-c", killed], check=False).returncode == -9
-    assert any(cache.iterdir())
+    assert list(cache.glob("*.part"))
     assert_same(expected, pretrained.load_component(pipeline / "unet", cache=cache).params)
     assert_same(expected, pretrained.load_component(pipeline / "unet", cache=cache).params)
+
+
+def copies(cache):
+    return [folder for folder in cache.iterdir() if folder.is_dir()]
+
+
+DAMAGE = {
+    "a flipped bit": lambda file: file.write_bytes(
+        bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:]
+    ),
+    "half a file": lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]),
+    "no file": lambda file: file.unlink(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_copy_is_replaced_by_the_checkpoint(pipeline, tmp_path, damage):
+    cache = tmp_path / "cache"
+    expected = pretrained.load_component(pipeline / "unet", cache=cache).params
+    (copy,) = copies(cache)
+    data = max(copy.rglob("*"), key=lambda p: p.stat().st_size)
+    DAMAGE[damage](data)
+    assert_same(expected, pretrained.load_component(pipeline / "unet", cache=cache).params)
+    assert copies(cache) == [copy]  # made anew
+    assert converted.restore(cache, "another key", {}) is None
+
+
+def test_processes_that_fill_one_cache_at_once_all_succeed(pipeline, tmp_path):
+    program = f"""
+import sys
+from tda_jax.models import converted, pretrained
+keep = converted.keep
+def meet(*arguments):  # both have found no copy before either keeps one
+    print("ready", flush=True)
+    sys.stdin.readline()
+    keep(*arguments)
+converted.keep = meet
+pretrained.load_component({str(pipeline / "unet")!r}, cache={str(tmp_path / "cache")!r})
+"""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen([sys.executable, "-c", program], **pipes) for _ in range(2)]
+    assert [p.stdout.readline() for p in both] == ["ready\n"] * 2
+    for p in both:
+        p.stdin.write("\n")
+        p.stdin.flush()
+    assert [p.wait() for p in both] == [0, 0]
+    assert len(copies(tmp_path / "cache")) == 1
+
+
+@pytest.mark.slow
+def test_each_process_of_a_pod_may_fill_the_cache(pipeline, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = f"""
+import sys
+import jax
+jax.distributed.initialize("127.0.0.1:{port}", num_processes=2, process_id=int(sys.argv[1]))
+from tda_jax.models import pretrained
+for _ in range(2):
+    pretrained.load_component({str(pipeline / "unet")!r}, cache={str(tmp_path / "cache")!r})
+"""
+    both = [subprocess.Popen([sys.executable, "-c", program, str(i)]) for i in range(2)]
+    assert [p.wait(timeout=120) for p in both] == [0, 0]
 
 
 # The way back.
@@ -265,6 +343,23 @@ def test_nothing_is_overwritten(pipeline):
     loaded = pretrained.load_pipeline(pipeline, ("unet",))
     with pytest.raises(InputError, match="exists already"):
         export.save_pipeline(pipeline, loaded)
+
+
+def test_a_failed_or_killed_run_leaves_nothing_in_the_way(pipeline, tmp_path, monkeypatch):
+    unet = pretrained.load_component(pipeline / "unet")
+    (tmp_path / "saved.part").mkdir()
+    (tmp_path / "saved.part" / "junk").touch()
+
+    def fail(*_, **__):
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(export, "save_file", fail)
+        with pytest.raises(OSError, match="disk full"):
+            export.save_component(tmp_path / "saved", unet)
+    export.save_component(tmp_path / "saved", unet)
+    assert sorted(p.name for p in (tmp_path / "saved").iterdir()) == ["config.json", WEIGHTS]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["pipeline", "saved", "saved.part"]
 
 
 def test_parameters_that_are_not_finite_are_not_saved(pipeline, tmp_path):
@@ -329,11 +424,11 @@ BAD = {
     ),
     "wrong kind": (
         lambda p: edit(p / "unet" / "config.json", block_out_channels="16, 32"),
-        r"block_out_channels is '16, 32', which is not a list of positive integers",
+        r"block_out_channels is '16, 32', which is not a list of whole numbers above 0",
     ),
     "wrong kind, a boolean": (
         lambda p: edit(p / "unet" / "config.json", in_channels=True),
-        r"in_channels is True, which is not a positive integer",
+        r"in_channels is True, which is not a whole number above 0",
     ),
     "not ported": (
         lambda p: edit(p / "unet" / "config.json", resnet_time_scale_shift="scale_shift"),
@@ -364,6 +459,31 @@ BAD = {
     "scheduler's wrong kind": (
         lambda p: edit(p / "scheduler" / "scheduler_config.json", beta_start="0.1"),
         r"scheduler_config\.json: beta_start",
+    ),
+    "scheduler of another process": (
+        lambda p: edit(
+            p / "model_index.json", scheduler=["diffusers", "FlowMatchEulerDiscreteScheduler"]
+        ),
+        r"scheduler_config\.json: _class_name = 'FlowMatchEulerDiscreteScheduler' is not",
+    ),
+    "epsilon of zero": (
+        lambda p: edit(p / "unet" / "config.json", norm_eps=0.0),
+        r"norm_eps is 0\.0, which is not a finite number above 0",
+    ),
+    "even kernel": (
+        lambda p: edit(p / "vocoder" / "config.json", resblock_kernel_sizes=[3, 4]),
+        r"resblock_kernel_sizes is 4; an even one keeps no length",
+    ),
+    "an unknown key that is false": (
+        lambda p: edit(p / "unet" / "config.json", new_bias=False),
+        r"new_bias is False, and this key is unknown",
+    ),
+    "quantised weights": (
+        lambda p: rewrite(
+            p / "unet" / WEIGHTS,
+            lambda t: t.update({"conv_in.bias": t["conv_in.bias"].astype(np.int8)}),
+        ),
+        r"conv_in\.bias is of type int8, no floating type",
     ),
     "truncated weights": (
         lambda p: (p / "unet" / WEIGHTS).write_bytes((p / "unet" / WEIGHTS).read_bytes()[:-9]),
@@ -413,7 +533,9 @@ def test_asking_for_what_is_not_there_is_refused(pipeline, monkeypatch):
         pretrained.load_pipeline(pipeline, ("text_encoder",))
     with pytest.raises(InputError, match="has no component denoiser; it has"):
         pretrained.load_pipeline(pipeline, ("denoiser",))
-    with pytest.raises(InputError, match="Ask for a variant that is present: None"):
+    with pytest.raises(
+        InputError, match="Ask for a variant that is present: none, the plain files"
+    ):
         pretrained.load_component(pipeline / "unet", variant="fp16")
 
 
@@ -435,8 +557,20 @@ def test_a_pickle_that_would_run_code_is_refused_and_not_run(pipeline, tmp_path)
     assert not proof.exists()
 
 
+def test_values_beyond_float32_are_refused(pipeline):
+    def widen(tensors):
+        tensors["conv_in.bias"] = np.full_like(tensors["conv_in.bias"], 1e300, dtype=np.float64)
+
+    rewrite(pipeline / "unet" / WEIGHTS, widen)
+    with (
+        np.errstate(over="ignore"),
+        pytest.raises(InputError, match=r"conv_in\.bias is not finite in float32"),
+    ):
+        pretrained.load_component(pipeline / "unet")
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_weights_that_are_not_finite_are_refused(pipeline, value):
     rewrite(pipeline / "unet" / WEIGHTS, lambda t: t["conv_in.bias"].__setitem__(0, value))
-    with pytest.raises(InputError, match=r"conv_in\.bias holds values that are not finite"):
+    with pytest.raises(InputError, match=r"conv_in\.bias is not finite"):
         pretrained.load_component(pipeline / "unet")

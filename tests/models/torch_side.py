@@ -15,16 +15,6 @@ import transformers
 
 from tests.models import cases, checkpoints, compare
 
-AUDIOLDM_NOISE = {
-    "num_train_timesteps": 1000,
-    "beta_start": 0.0015,
-    "beta_end": 0.0195,
-    "beta_schedule": "scaled_linear",
-    "clip_sample": False,
-    "set_alpha_to_one": False,
-    "steps_offset": 1,
-}
-
 
 def model(folder, class_name):
     library = transformers if class_name == "SpeechT5HifiGan" else diffusers
@@ -42,7 +32,7 @@ def _predict(net, given, sample, t):
 
 
 def _losses(net, given):
-    schedule = diffusers.DDPMScheduler.from_config(AUDIOLDM_NOISE)
+    schedule = diffusers.DDPMScheduler.from_config(cases.AUDIOLDM_NOISE)
     t = given["t"].long()
     noisy = schedule.add_noise(given["x0"], given["noise"], t)
     prediction = _predict(net, given, noisy, t)
@@ -50,7 +40,7 @@ def _losses(net, given):
 
 
 def _sample(net, given, scheduler_class):
-    schedule = scheduler_class.from_config(AUDIOLDM_NOISE)
+    schedule = scheduler_class.from_config(cases.AUDIOLDM_NOISE)
     schedule.set_timesteps(10)
     x = given["noise"]
     with torch.no_grad():

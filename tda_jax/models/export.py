@@ -17,7 +17,8 @@ from tda_jax.diffusion.schedules import schedule_to_config
 from tda_jax.errors import InputError
 from tda_jax.models import names
 from tda_jax.models.families import FAMILIES, slots
-from tda_jax.models.pretrained import SCHEDULER, Component, Pipeline
+from tda_jax.models.folders import SCHEDULER
+from tda_jax.models.pretrained import Component, Pipeline
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

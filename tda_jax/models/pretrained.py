@@ -4,7 +4,6 @@ Everything that can be wrong with a folder is found from its JSON files and the 
 weight files, before any weight is read. The way back is `tda_jax.models.export`.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,11 +18,9 @@ from tda_jax import params as tree
 from tda_jax.diffusion.schedules import NoiseSchedule, schedule_from_config
 from tda_jax.errors import InputError
 from tda_jax.models import converted, lora, names
-from tda_jax.models.config_keys import EMA_KEYS
 from tda_jax.models.families import FAMILIES, Family, slots, template
+from tda_jax.models.folders import SCHEDULER, choose_weights, class_name, read_json, sort_index
 from tda_jax.models.weight_files import WeightFiles, find_weights
-
-SCHEDULER = "scheduler"
 
 
 class Record(NamedTuple):
@@ -56,6 +53,14 @@ class Pipeline(NamedTuple):
     unsupported: dict[str, str]  # component → class
 
 
+class _Lora(NamedTuple):
+    """A LoRA file that was found to fit."""
+
+    path: Path
+    changes: dict[str, lora.LowRank]
+    strength: float
+
+
 class _Plan(NamedTuple):
     """A component whose folder was found to be whole and fitting; no weight has been read."""
 
@@ -68,90 +73,40 @@ class _Plan(NamedTuple):
     feeds: list[names.Feed]
     kind: str
     class_name: str
+    loras: tuple[_Lora, ...]
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file.
-
-    Raises:
-      InputError: the file is absent, not JSON, or not an object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(
-            f"{path}: cannot be read as JSON ({error}); give a folder that diffusers' "
-            f"save_pretrained wrote"
-        ) from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: holds {type(value).__name__}, not an object; restore the file")
-    return value
-
-
-def _class_name(config: Mapping[str, Any], source: Path) -> str:
-    """Diffusers writes `_class_name`, transformers `architectures`."""
-    given = config.get("_class_name") or config.get("architectures")
-    name = given[0] if isinstance(given, list) and len(given) == 1 else given
-    if not isinstance(name, str):
-        raise InputError(
-            f"{source}: names no class ({given!r} as _class_name or architectures); "
-            f"restore the config that belongs to the weights"
-        )
-    if name not in FAMILIES:
-        raise InputError(
-            f"{source}: class {name} is not supported yet; supported are {sorted(FAMILIES)}"
-        )
-    return name
-
-
-def _choose(folder: Path, *, ema: bool, variant: str | None) -> tuple[Path, str | None, str]:
-    """The folder, the variant, and the kind of weights: what the names on disk say.
-
-    Training scripts of diffusers keep averaged weights in a sibling `<name>_ema`; some published
-    checkpoints hold them in the plain file, with the others as variant `non_ema` beside it. EMA
-    keys in a config are weaker evidence: they stay in it when averaged weights are trained on.
-    """
-    if folder.name.endswith("_ema"):
-        kind = "ema"
-    elif variant == "non_ema":
-        return folder, variant, "raw"
-    elif any(folder.glob("*.non_ema.*")):
-        if not ema and variant is None:
-            return folder, "non_ema", "raw"
-        kind = "ema"
-    else:
-        sibling = folder.with_name(f"{folder.name}_ema")
-        if sibling.is_dir():
-            return (sibling, variant, "ema") if ema else (folder, variant, "raw")
-        config = folder / "config.json"
-        averaged = config.is_file() and bool(EMA_KEYS & read_json(config).keys())
-        return folder, variant, "ema by its config" if averaged else "unstated"
-    if not ema:
-        which = f"variant {variant}" if variant else "the plain file"
-        raise InputError(
-            f"{folder}: {which} holds averaged (EMA) weights, and raw ones were asked for; "
-            f"ask for EMA weights, or give the folder or variant of the raw ones"
-        )
-    return folder, variant, kind
-
-
-def _plan(folder: Path, class_name: str | None, *, ema: bool, variant: str | None) -> _Plan:
-    """Checks a component's folder from its config and headers."""
+def _plan(
+    folder: Path,
+    expected_class: str | None,
+    *,
+    ema: bool,
+    variant: str | None,
+    loras: Mapping[str | Path, float] | None,
+) -> _Plan:
+    """Checks a component's folder from its config and headers, and the LoRA files for it."""
     if not folder.is_dir():
         raise InputError(f"{folder}: the component's folder is missing; complete the download")
-    folder, variant, kind = _choose(folder.resolve(), ema=ema, variant=variant)
+    folder, variant, kind = choose_weights(folder.absolute(), ema=ema, variant=variant)
     source = folder / "config.json"
     config = read_json(source)
-    name = _class_name(config, source)
-    if class_name is not None and name != class_name:
+    name = class_name(config, source)
+    if expected_class is not None and name != expected_class:
         raise InputError(
-            f"{source}: is for class {name}, but model_index.json says {class_name}; "
+            f"{source}: is for class {name}, but model_index.json says {expected_class}; "
             f"take both from one and the same checkpoint"
         )
     family = FAMILIES[name]
     settings = family.read_config(config, str(source))
     shapes = template(family, settings)
+    leaves = slots(family, shapes)
     weights = find_weights(folder, variant)
+    feeds = names.match(leaves, _floating_shapes(weights), str(folder), family.aliases)
+    fitting = _fitting_loras(loras or {}, family.lora_prefix, leaves)
+    return _Plan(folder, family, config, settings, shapes, weights, feeds, kind, name, fitting)
+
+
+def _floating_shapes(weights: WeightFiles) -> dict[str, tuple[int, ...]]:
     found = weights.info()
     for key, info in found.items():
         if not jnp.issubdtype(info.dtype, jnp.floating):
@@ -159,9 +114,22 @@ def _plan(folder: Path, class_name: str | None, *, ema: bool, variant: str | Non
                 f"{info.file}: {key} is of type {info.dtype}, no floating type; quantised weights "
                 f"are not supported, so take the checkpoint in float32, float16 or bfloat16"
             )
-    tensors = {key: info.shape for key, info in found.items()}
-    feeds = names.match(slots(family, shapes), tensors, str(folder), family.aliases)
-    return _Plan(folder, family, config, settings, shapes, weights, feeds, kind, name)
+    return {key: info.shape for key, info in found.items()}
+
+
+def _fitting_loras(
+    loras: Mapping[str | Path, float], prefix: str, leaves: list[names.Slot]
+) -> tuple[_Lora, ...]:
+    fitting, seen = [], set()
+    for path, strength in loras.items():
+        path = Path(path)
+        if path.resolve() in seen:
+            raise InputError(f"{path}: is given twice as a LoRA; give it once, with one strength")
+        seen.add(path.resolve())
+        changes = lora.read_lora(path, prefix)
+        lora.check(path, changes, strength, leaves)
+        fitting.append(_Lora(path, changes, float(strength)))
+    return tuple(fitting)
 
 
 def _tensors(plan: _Plan) -> Iterator[tuple[names.Slot, np.ndarray]]:
@@ -175,14 +143,14 @@ def _tensors(plan: _Plan) -> Iterator[tuple[names.Slot, np.ndarray]]:
             yield feed.slot, names.combine([waiting.pop(part) for part in feed.tensors])
 
 
-def _read(plan: _Plan, changes: list[tuple[dict[str, lora.LowRank], float]]) -> dict[str, Any]:
+def _read(plan: _Plan) -> dict[str, Any]:
     """Reads, merges and turns the weights, one tensor at a time."""
     flat: tree.Flat = {}
     for slot, tensor in _tensors(plan):
         module = slot.torch_name.removesuffix(".weight")
-        for change, strength in changes:
-            if module in change and slot.torch_name.endswith(".weight"):
-                tensor = lora.merged(tensor.astype(np.float32), change[module], strength)
+        for _, changes, strength in plan.loras:
+            if module in changes and slot.torch_name.endswith(".weight"):
+                tensor = lora.merged(tensor.astype(np.float32), changes[module], strength)
         leaf = names.to_flax(slot, tensor)
         # A finite sum has finite terms; only a suspicious one is looked at element by element.
         if not np.isfinite(leaf.sum(dtype=np.float64)) and not np.isfinite(leaf).all():
@@ -194,22 +162,16 @@ def _read(plan: _Plan, changes: list[tuple[dict[str, lora.LowRank], float]]) -> 
     return jax.block_until_ready(tree.merge(flat))
 
 
-def _load(plan: _Plan, loras: Mapping[Path, float], cache: Path | None) -> Component:
+def _load(plan: _Plan, cache: Path | None) -> Component:
     """Reads a component, or restores its converted copy."""
-    leaves = [feed.slot for feed in plan.feeds]
-    changes = []
-    for path, strength in loras.items():
-        change = lora.read_lora(path, plan.family.lora_prefix)
-        lora.check(path, change, strength, leaves)
-        changes.append((change, strength))
     memo = cache / "hashes.json" if cache else None
     key = fingerprint.of_files([plan.folder / "config.json", *plan.weights.files], memo)
-    merged = tuple((p.name, fingerprint.of_files([p], memo), s) for p, s in loras.items())
+    merged = tuple((p.name, fingerprint.of_files([p], memo), s) for p, _, s in plan.loras)
     if merged:
         key = fingerprint.of_text(key, *(repr(entry) for entry in merged))
     params = converted.restore(cache, key, plan.shapes) if cache else None
     if params is None:
-        params = _read(plan, changes)
+        params = _read(plan)
         if cache:
             converted.keep(cache, key, params)
     record = Record(
@@ -222,16 +184,6 @@ def _load(plan: _Plan, loras: Mapping[Path, float], cache: Path | None) -> Compo
     )
     module = plan.family.build(plan.settings)
     return Component(module, params, plan.family.groups(plan.settings), plan.config, record)
-
-
-def _lora_paths(loras: Mapping[str | Path, float] | None) -> dict[Path, float]:
-    paths: dict[Path, float] = {}
-    for path, strength in (loras or {}).items():
-        resolved = Path(path).resolve()
-        if resolved in paths:
-            raise InputError(f"{path}: is given twice as a LoRA; give it once, with one strength")
-        paths[resolved] = float(strength)
-    return paths
 
 
 def load_component(
@@ -259,38 +211,8 @@ def load_component(
     Raises:
       InputError: names the file, the value and the remedy; raised before weights are read.
     """
-    plan = _plan(Path(folder), None, ema=ema, variant=variant)
-    return _load(plan, _lora_paths(loras), Path(cache) if cache else None)
-
-
-def _sort_index(
-    folder: Path, index: Mapping[str, Any], parts: tuple[str, ...] | None
-) -> tuple[dict[str, str], dict[str, str]]:
-    """The ported components that are wanted, and those of the folder that are not ported."""
-    listed = {
-        name: entry[1]
-        for name, entry in index.items()
-        if isinstance(entry, list) and len(entry) == 2 and entry[1] is not None
-    }
-    ported = {n: c for n, c in listed.items() if c in FAMILIES or n == SCHEDULER}
-    unported = {n: c for n, c in listed.items() if n not in ported}
-    for name in parts or ():
-        if name in unported:
-            raise InputError(
-                f"{folder}: component {name} is a {unported[name]}, which is not supported yet; "
-                f"supported are {sorted(FAMILIES)} and schedulers"
-            )
-        if name not in ported:
-            raise InputError(
-                f"{folder}/model_index.json: has no component {name}; it has {sorted(listed)}"
-            )
-    wanted = {n: c for n, c in ported.items() if parts is None or n in parts}
-    if not wanted:
-        raise InputError(
-            f"{folder}: none of its components {listed} is supported yet; "
-            f"supported are {sorted(FAMILIES)}"
-        )
-    return wanted, unported
+    plan = _plan(Path(folder), None, ema=ema, variant=variant, loras=loras)
+    return _load(plan, Path(cache) if cache else None)
 
 
 def load_pipeline(
@@ -319,22 +241,24 @@ def load_pipeline(
     """
     folder = Path(folder)
     index = read_json(folder / "model_index.json")
-    wanted, unported = _sort_index(folder, index, parts)
+    wanted, unported = sort_index(folder, index, parts)
     schedule = None
-    if class_name := wanted.pop(SCHEDULER, None):
+    if scheduler := wanted.pop(SCHEDULER, None):
         source = folder / SCHEDULER / "scheduler_config.json"
         # diffusers builds the class that the index names, whatever class wrote the config.
-        config = read_json(source) | {"_class_name": class_name}
+        config = read_json(source) | {"_class_name": scheduler}
         schedule = schedule_from_config(config, str(source))
-    paths = _lora_paths(loras)
-    if paths and "unet" not in wanted:
+    if loras and "unet" not in wanted:
         raise InputError(f"{folder}: loras change the unet, which is not loaded; add it to parts")
     plans = {
-        name: _plan(folder / name, cls, ema=ema or name != "unet", variant=variant)
+        name: _plan(
+            folder / name,
+            cls,
+            ema=ema or name != "unet",
+            variant=variant,
+            loras=loras if name == "unet" else None,
+        )
         for name, cls in wanted.items()
     }
-    components = {
-        name: _load(plan, paths if name == "unet" else {}, Path(cache) if cache else None)
-        for name, plan in plans.items()
-    }
+    components = {name: _load(plan, Path(cache) if cache else None) for name, plan in plans.items()}
     return Pipeline(components, schedule, index, unported)

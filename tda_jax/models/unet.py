@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Integer
 
 from tda_jax.models import layers
+from tda_jax.models.transformer import Transformer2D
 from tda_jax.models.unet_config import UNetConfig, has_attention
 
 
@@ -23,7 +24,7 @@ def _resnets(c: UNetConfig, features: int) -> layers.Numbered:
 def _attentions(c: UNetConfig, level: int) -> layers.Numbered:
     heads, depth = c.heads[level], c.transformer_layers[level]
     return layers.Numbered(
-        lambda _, name: layers.Transformer2D(
+        lambda _, name: Transformer2D(
             heads, depth, c.norm_num_groups, c.use_linear_projection, name=name
         ),
         name="attentions",

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from tda_jax.errors import InputError
 from tda_jax.models import layers
+from tda_jax.models.transformer import Attention
 from tda_jax.models.vae_config import VAEConfig
 
 _EPSILON = 1e-6
@@ -39,7 +40,7 @@ class SpatialAttention(nn.Module):
         batch, height, width, channels = x.shape
         y = y.reshape(batch, height * width, channels)
         # The projections of this scope belong to the attention itself: one flat torch module.
-        attention = layers.Attention(1, x.shape[-1], use_bias=True, name="attention")
+        attention = Attention(1, x.shape[-1], use_bias=True, name="attention")
         nn.share_scope(self, attention)
         return x + attention(y).reshape(x.shape)
 

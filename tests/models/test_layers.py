@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.extend.core import jaxprs_in_params
 
-from tda_jax.models import layers
+from tda_jax.models import layers, transformer
 from tda_jax.models.denoiser import Condition, predict_fn
 from tda_jax.models.families import initialise
 from tda_jax.models.unet import UNet2DConditionModel
@@ -56,7 +56,7 @@ def test_attention_is_the_formula_in_float64():
             weights = np.exp(logits - logits.max(-1, keepdims=True))
             expected[b, :, h] = weights / weights.sum(-1, keepdims=True) @ v[b, :, h]
     with jax.enable_x64(True):
-        got = layers.attend(*(jnp.asarray(x) for x in (q, k, v, bias)))
+        got = transformer.attend(*(jnp.asarray(x) for x in (q, k, v, bias)))
         assert got.dtype == np.float64
     np.testing.assert_allclose(got, expected, rtol=1e-12)
 
@@ -64,15 +64,15 @@ def test_attention_is_the_formula_in_float64():
 def test_large_attention_does_one_head_after_the_other_and_gives_the_same():
     rng = np.random.default_rng(0)
     shape = (2, 520, 2, 4)
-    assert shape[1] ** 2 > layers._LARGE
+    assert shape[1] ** 2 > transformer._LARGE
     q, k, v = (jnp.asarray(rng.standard_normal(shape), jnp.float32) for _ in range(3))
     bias = jnp.asarray(np.where(rng.random(shape[:2]) < 0.5, 0.0, -1e4), jnp.float32)
 
     def total(q, k, v):
-        return jnp.sin(layers.attend(q, k, v, bias)).sum()
+        return jnp.sin(transformer.attend(q, k, v, bias)).sum()
 
     def parts(q, k, v):  # queries in parts small enough for the other path
-        rows = [layers.attend(q[:, i : i + 130], k, v, bias) for i in range(0, 520, 130)]
+        rows = [transformer.attend(q[:, i : i + 130], k, v, bias) for i in range(0, 520, 130)]
         return jnp.sin(jnp.concatenate(rows, 1)).sum()
 
     program = str(jax.make_jaxpr(total)(q, k, v))
@@ -123,7 +123,7 @@ def test_the_transformers_norm_has_an_epsilon_of_its_own():
     rng = np.random.default_rng(0)
     x = rng.standard_normal((1, 4, 3, 8)).astype(np.float32)
     x = np.float32(1e-5**0.5) * (x - x.mean()) / x.std()
-    module = layers.Transformer2D(heads=2, depth=0, groups=1, linear_projection=True)
+    module = transformer.Transformer2D(heads=2, depth=0, groups=1, linear_projection=True)
     identity = {"kernel": jnp.eye(8), "bias": jnp.zeros(8)}
     norm = {"scale": jnp.ones(8), "bias": jnp.zeros(8)}
     params = {"norm": norm, "proj_in": identity, "proj_out": identity}
@@ -157,7 +157,7 @@ def test_attention_normalises_half_precision_in_float32():
     q = jnp.zeros((1, 1, 1, 8), jnp.bfloat16)
     k = jnp.zeros((1, 300, 1, 8), jnp.bfloat16)
     v = jnp.ones((1, 300, 1, 8), jnp.bfloat16)
-    np.testing.assert_allclose(np.float32(layers.attend(q, k, v, None)), 1.0, rtol=4e-3)
+    np.testing.assert_allclose(np.float32(transformer.attend(q, k, v, None)), 1.0, rtol=4e-3)
 
 
 def small(name):

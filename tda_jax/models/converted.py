@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
@@ -47,9 +46,9 @@ def _largest(params: Any) -> int:
     return max(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
 
 
-def _sum(leaf: np.ndarray) -> int:
+def _sum(leaf: jax.Array) -> int:
     """The sum of a float32 array's bits, as 32-bit words: any damaged word changes it."""
-    words = np.ascontiguousarray(leaf).view(np.uint32)
+    words = np.ascontiguousarray(np.asarray(leaf)).view(np.uint32)
     return int(words.sum(dtype=np.uint64))
 
 
@@ -74,7 +73,8 @@ def restore(cache: Path, key: str, shapes: Any) -> Any | None:
 
 
 def _restore(folder: Path, shapes: Any) -> Any:
-    how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    how = jax.tree.map(lambda _: ocp.ArrayRestoreArgs(sharding=here), shapes)
     with _checkpointer(_largest(shapes)) as checkpointer:
         restored = checkpointer.restore(
             folder / "params", args=ocp.args.PyTreeRestore(item=shapes, restore_args=how)
@@ -85,8 +85,7 @@ def _restore(folder: Path, shapes: Any) -> Any:
         leaf = flat[path]
         if leaf.shape != shape.shape or leaf.dtype != shape.dtype or _sum(leaf) != sums[path]:
             raise ValueError(f"{path} is not what was kept")
-        flat[path] = jnp.asarray(leaf)
-    return jax.block_until_ready(tree.merge(flat))
+    return restored
 
 
 def keep(cache: Path, key: str, params: Any) -> None:
@@ -98,10 +97,11 @@ def keep(cache: Path, key: str, params: Any) -> None:
     part = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}.part")
     part.mkdir(parents=True)
     try:
-        leaves = jax.tree.map(np.asarray, params)
-        with _checkpointer(_largest(leaves)) as checkpointer:
-            checkpointer.save(part / "params", args=ocp.args.PyTreeSave(leaves))
-        sums = {path: _sum(leaf) for path, leaf in tree.flatten(leaves).items()}
+        # Orbax copies numpy arrays, and refuses arrays of one process where there are several.
+        kept = params if jax.process_count() == 1 else jax.tree.map(np.asarray, params)
+        with _checkpointer(_largest(params)) as checkpointer:
+            checkpointer.save(part / "params", args=ocp.args.PyTreeSave(kept))
+        sums = {path: _sum(leaf) for path, leaf in tree.flatten(params).items()}
         (part / _SUMS).write_text(json.dumps(sums))
         try:
             part.rename(folder)

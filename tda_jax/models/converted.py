@@ -66,6 +66,8 @@ def restore(cache: Path, key: str, shapes: Any) -> Any | None:
         return None
     try:
         return _restore(folder, shapes)
+    except MemoryError:
+        raise
     except Exception as error:  # whatever TensorStore or Orbax raise on damaged files
         logging.warning("%s: damaged copy (%s); the checkpoint is read again", folder, error)
         shutil.rmtree(folder, ignore_errors=True)
@@ -91,22 +93,24 @@ def _restore(folder: Path, shapes: Any) -> Any:
 def keep(cache: Path, key: str, params: Any) -> None:
     """Keeps parameters. The whole copy is renamed into place, so half a one is never found.
 
-    If another process was quicker, its copy stays: it was made from the same files.
+    If another process was quicker, its copy stays: it was made from the same files. A failure, such
+    as a full disk, is reported in the log and leaves nothing behind; the parameters are there.
     """
     folder = _folder(cache, key)
     part = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}.part")
-    part.mkdir(parents=True)
     try:
+        part.mkdir(parents=True)
         # Orbax copies numpy arrays, and refuses arrays of one process where there are several.
         kept = params if jax.process_count() == 1 else jax.tree.map(np.asarray, params)
         with _checkpointer(_largest(params)) as checkpointer:
             checkpointer.save(part / "params", args=ocp.args.PyTreeSave(kept))
         sums = {path: _sum(leaf) for path, leaf in tree.flatten(params).items()}
         (part / _SUMS).write_text(json.dumps(sums))
-        try:
-            part.rename(folder)
-        except OSError:
-            if not folder.exists():
-                raise
+        part.rename(folder)
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever TensorStore or Orbax raise when they cannot write
+        if not folder.exists():
+            logging.warning("%s: no converted copy was kept (%s)", folder, error)
     finally:
         shutil.rmtree(part, ignore_errors=True)

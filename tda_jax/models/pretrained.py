@@ -164,6 +164,8 @@ def _read(plan: _Plan) -> dict[str, Any]:
 
 def _load(plan: _Plan, cache: Path | None) -> Component:
     """Reads a component, or restores its converted copy."""
+    if cache is not None and cache.exists() and not cache.is_dir():
+        raise InputError(f"{cache}: is a file; give a folder for converted copies")
     memo = cache / "hashes.json" if cache else None
     key = fingerprint.of_files([plan.folder / "config.json", *plan.weights.files], memo)
     merged = tuple((p.name, fingerprint.of_files([p], memo), s) for p, _, s in plan.loras)

@@ -274,6 +274,24 @@ def test_a_damaged_copy_is_replaced_by_the_checkpoint(pipeline, tmp_path, damage
     assert converted.restore(cache, "another key", {}) is None
 
 
+def test_a_copy_that_cannot_be_kept_does_not_spoil_the_load(pipeline, tmp_path, monkeypatch):
+    expected = pretrained.load_component(pipeline / "unet").params
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(converted, "_largest", fail)
+    cache = tmp_path / "cache"
+    assert_same(expected, pretrained.load_component(pipeline / "unet", cache=cache).params)
+    assert copies(cache) == []
+
+
+def test_a_cache_that_is_a_file_is_refused(pipeline, monkeypatch):
+    no_reading(monkeypatch)
+    with pytest.raises(InputError, match=r"config\.json: is a file; give a folder for converted"):
+        pretrained.load_component(pipeline / "unet", cache=pipeline / "unet" / "config.json")
+
+
 def test_processes_that_fill_one_cache_at_once_all_succeed(pipeline, tmp_path):
     program = f"""
 import sys

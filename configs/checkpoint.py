@@ -2,7 +2,7 @@
 
 Source: the diffusers pipeline layout (model_index.json, one folder for each component).
 Command: python -m experiments.checkpoint --config=configs/checkpoint.py --config.folder=FOLDER
-Time: seconds; a full AudioLDM-s UNet 3 s from torch weights, 2.5 s from the converted copy.
+Time: seconds; a full AudioLDM-s UNet 3 s from torch weights, 2 s from the converted copy.
 Result: one line for each component with its tensors, parameters, groups and fingerprint; an error
 that names file, value and remedy if anything does not fit.
 """

@@ -128,8 +128,8 @@ class UNet2DConditionModel(nn.Module):
           encoder_attention_mask: True where a text token is to be attended to.
 
         Raises:
-          ValueError: a condition that the model needs is absent, or one that it cannot take is
-            given.
+          ValueError: a condition that the model needs is absent, one that it cannot take is given,
+            or the mask is not boolean.
         """
         c = self.config
         self._check_conditions(class_labels, encoder_hidden_states, encoder_attention_mask)
@@ -183,3 +183,8 @@ class UNet2DConditionModel(nn.Module):
                 raise ValueError(f"this UNet {verb} {name}: see its config")
         if mask is not None and text is None:
             raise ValueError("encoder_attention_mask masks encoder_hidden_states: give both")
+        if mask is not None and mask.dtype != jnp.bool_:
+            # An additive mask (0 and -1e4) would be read the wrong way round.
+            raise ValueError(
+                f"encoder_attention_mask is {mask.dtype}; give booleans, True where a token counts"
+            )

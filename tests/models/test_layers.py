@@ -1,5 +1,6 @@
 """Layers against plain float64 arithmetic, and what a UNet refuses."""
 
+import inspect
 import math
 
 import jax
@@ -237,6 +238,15 @@ def _equations(jaxpr):
         yield equation
         for inner in jaxprs_in_params(equation.params):
             yield from _equations(inner)
+
+
+def test_an_additive_mask_is_refused():
+    module, _ = small("sd")
+    mask = jnp.where(jnp.arange(5) < 3, 0.0, -1e4)
+    # Without the types that the tests check; a user's call has none.
+    check = inspect.unwrap(UNet2DConditionModel._check_conditions)
+    with pytest.raises(ValueError, match="encoder_attention_mask is float32; give booleans"):
+        check(module, None, jnp.ones((1, 5, 20)), mask[None])
 
 
 def test_conditions_that_do_not_fit_are_refused():

@@ -1,0 +1,133 @@
+"""The diagonal empirical Fisher information of a group of parameters.
+
+F = mean over (track, draw) of g², where g is the gradient of that single draw's loss: the square of
+each draw's own gradient, never the square of a mean (Choi et al. 2025, arXiv 2506.18312, after
+Kirkpatrick et al. 2017, arXiv 1612.00796).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from tda_jax import devices, keys
+from tda_jax import params as tree
+from tda_jax.attribution.contract import Model, loss_of
+from tda_jax.attribution.rows import Layout, Row, layout, rows_of, terms_of_draw
+from tda_jax.errors import InputError
+from tda_jax.examples import Example
+
+
+class FisherSum(NamedTuple):
+    """Squared gradients summed over some (track, draw) pairs, to be added to and divided at last.
+
+    Attributes:
+        squares: path -> sum of g², with a leading axis of devices while it is being summed.
+        count: how many pairs are in it.
+        left_out: (id, draw, reason) of pairs that are not: a loss or gradient that is not finite,
+            or a gradient that is zero throughout.
+    """
+
+    squares: tree.Flat
+    count: int
+    left_out: tuple[tuple[str, int, str], ...]
+
+
+class FisherPass(NamedTuple):
+    """A compiled pass: `mapped` over devices, the `layout` of draws in rows, the root `key`."""
+
+    mapped: devices.RowMap
+    layout: Layout
+    draws: int
+    key: keys.Root
+
+
+def make_fisher(
+    model: Model, draws: int, seed: int, batch: int, used: tuple[jax.Device, ...]
+) -> FisherPass:
+    """Prepares the pass; it compiles at its first run.
+
+    Args:
+        model: whose Fisher information it is.
+        draws: per track, one in each of `draws` strata of the schedule.
+        seed: of the draws.
+        batch: (track, draw) pairs on one device at a time. Each holds a gradient of the group.
+        used: local devices.
+    """
+    laid = layout(draws, batch)
+    mapped = devices.row_sum(_squares(model, draws), used, laid.rows)
+    return FisherPass(mapped, laid, draws, keys.root(seed, keys.Domain.FISHER))
+
+
+def place(fisher: FisherPass, moved: tree.Flat, rest: tree.Flat) -> Any:
+    """Puts the group's parameters and the rest on the devices of the pass."""
+    return devices.replicate((moved, rest, fisher.key), fisher.mapped.devices)
+
+
+def start(fisher: FisherPass, moved: tree.Flat) -> FisherSum:
+    """A sum of nothing, on the devices of the pass."""
+    return FisherSum(devices.zeros(moved, fisher.mapped.devices), 0, ())
+
+
+def add(
+    fisher: FisherPass, so_far: FisherSum, placed: Any, examples: Example, ids: Sequence[str]
+) -> FisherSum:
+    """Adds the draws of some tracks, whose arrays have a leading axis of len(ids)."""
+    rows = rows_of(examples, keys.track_words(ids), fisher.draws, fisher.layout.per_row)
+    blocks = fisher.draws // fisher.layout.per_row
+    squares, info = devices.add_rows(fisher.mapped, so_far.squares, placed, rows, len(ids) * blocks)
+    finite = info["finite"].reshape(len(ids), fisher.draws)
+    moves = info["moves"].reshape(len(ids), fisher.draws)
+    left_out = [
+        (ids[i], int(d), "all-zero gradient" if finite[i, d] else "non-finite loss or gradient")
+        for i, d in np.argwhere(~(finite & moves))
+    ]
+    count = so_far.count + finite.size - len(left_out)
+    return FisherSum(squares, count, so_far.left_out + tuple(left_out))
+
+
+def information(total: FisherSum) -> tree.Flat:
+    """The Fisher information: the mean over the pairs that were summed, as numpy arrays.
+
+    Raises:
+        InputError: there are none.
+    """
+    if total.count == 0:
+        raise InputError(
+            f"no draw gave a usable gradient: {total.left_out[:3]} and so on; check the model's "
+            "weights, and that the loss depends on the group"
+        )
+    return jax.tree.map(
+        lambda x: x / x.dtype.type(total.count), devices.over_devices(total.squares)
+    )
+
+
+def _squares(model: Model, strata: int) -> Callable[[Any, Row], Any]:
+    """(parameters, row) -> (sum over the row's draws of g², whether any is good, flags)."""
+
+    def row_squares(placed: Any, row: Row) -> tuple[tree.Flat, Bool[Array, ""], dict[str, Array]]:
+        moved, rest, root = placed
+
+        def of_draw(draw: Array) -> tuple[Float[Array, ""], tree.Flat]:
+            def loss(moved: tree.Flat) -> Float[Array, ""]:
+                params = tree.merge(moved, rest)
+                return loss_of(terms_of_draw(model, strata, params, root, row, draw))
+
+            return jax.value_and_grad(loss)(moved)
+
+        losses, gradients = jax.vmap(of_draw)(row.draws)
+        squares = jax.tree.map(jnp.square, gradients)
+        norms = sum(jnp.sum(s, axis=tuple(range(1, s.ndim))) for s in jax.tree.leaves(squares))
+        finite = jnp.isfinite(losses) & jnp.isfinite(norms)
+        good = finite & (norms > 0)
+
+        def total(s: Array) -> Array:
+            chosen = good.reshape(good.shape + (1,) * (s.ndim - 1))
+            return jnp.where(chosen, s, jnp.zeros_like(s)).sum(0)
+
+        return jax.tree.map(total, squares), good.any(), {"finite": finite, "moves": norms > 0}
+
+    return row_squares

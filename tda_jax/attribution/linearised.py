@@ -1,0 +1,223 @@
+"""Scores of every learning rate from one forward-mode pass along an unlearning direction.
+
+With u the direction, p the prediction, y the target and J u the derivative of p along u, the loss
+of a track at θ0 + lr·u is, to second order,
+
+    τ(lr) ≈ lr·a + lr²·b,    a = mean(2 (p - y) J u),    b = mean((J u)²)
+
+a is odd in the step and carries its sign; b is even and carries none. There is no difference of
+nearly equal losses in it, so it holds at any small step and in half precision too.
+
+u is the mean of B directions from independent blocks of the query's draws. Noise in u adds its
+variance to (J u)²; the mean over pairs of *different* blocks, mean(J u_j · J u_k), has none of it.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from tda_jax import devices, keys
+from tda_jax import params as tree
+from tda_jax.attribution.contract import Model, Terms, loss_of
+from tda_jax.attribution.rows import Layout, Row, layout, rows_of, terms_of_draw
+from tda_jax.examples import Example
+from tda_jax.precision import working_dtype
+
+
+class LinearPass(NamedTuple):
+    """A compiled pass: `mapped` over devices, the `layout` and number of `draws`, the root `key`.
+
+    The network runs in `dtype`: float32, float64 or bfloat16.
+    """
+
+    mapped: devices.RowMap
+    layout: Layout
+    draws: keys.Draws
+    key: keys.Root
+    dtype: Any
+
+
+class Expansion(NamedTuple):
+    """How the losses of n tracks change along the directions of Q queries, draw by draw.
+
+    Attributes:
+        loss: (n, R, S), at θ0.
+        a: (n, Q, R, S), first order in the learning rate.
+        b: (n, Q, R, S), second order, over pairs of different blocks: without bias from noise in
+            the direction. With one block there are no pairs, and it is `b_step`.
+        b_step: (n, Q, R, S), second order along the direction as taken, its noise included: what a
+            real step does.
+        a_without: (n, Q, B, S), a without block k, averaged over replicates; for the jackknife.
+        b_without: (n, Q, B, S), b without block k; nan below 3 blocks.
+        curved: (n, Q, R, S), mean((p - y) ∂²p[u, u]), the second-order term that b leaves out;
+            None unless asked for.
+    """
+
+    loss: Float[np.ndarray, "n R S"]
+    a: Float[np.ndarray, "n Q R S"]
+    b: Float[np.ndarray, "n Q R S"]
+    b_step: Float[np.ndarray, "n Q R S"]
+    a_without: Float[np.ndarray, "n Q B S"]
+    b_without: Float[np.ndarray, "n Q B S"]
+    curved: Float[np.ndarray, "n Q R S"] | None
+
+
+def make_linearised(
+    model: Model,
+    draws: keys.Draws,
+    seed: int,
+    batch: int,
+    used: tuple[jax.Device, ...],
+    domain: keys.Domain = keys.Domain.SWEEP,
+    dtype: Any = jnp.float32,
+    curved: bool = False,
+) -> LinearPass:
+    """Prepares the pass; it compiles at its first run, once for each number of queries.
+
+    Args:
+        model: what to expand.
+        draws: per track.
+        seed: of the draws; the same seed and domain give the draws of a sweep.
+        batch: (track, draw) pairs on one device at a time.
+        used: local devices.
+        domain: what the draws are for.
+        dtype: of the network; sums and products of its outputs are in float32 at least.
+        curved: also the exact second-order term, for about twice the time.
+    """
+    laid = layout(draws.count, batch)
+    mapped = devices.row_map(_expand(model, draws.strata, curved), used, laid.rows)
+    return LinearPass(mapped, laid, draws, keys.root(seed, domain), jnp.dtype(dtype))
+
+
+def place(linear: LinearPass, moved: tree.Flat, rest: tree.Flat) -> Any:
+    """Puts the group's parameters and the rest on the devices, in the pass's type."""
+    cast = (_cast(moved, linear.dtype), _cast(rest, linear.dtype), linear.key)
+    return devices.replicate(cast, linear.mapped.devices)
+
+
+def place_directions(linear: LinearPass, directions: Sequence[tree.Flat]) -> tree.Flat:
+    """Puts the directions of Q queries on the devices: path -> (Q, B, ...).
+
+    Args:
+        linear: from `make_linearised`.
+        directions: for each query path -> (B, ...), with one B for all.
+    """
+    stacked = jax.tree.map(lambda *x: np.stack(x), *directions)
+    return devices.replicate(_cast(stacked, linear.dtype), linear.mapped.devices)
+
+
+def expand(
+    linear: LinearPass, placed: Any, directions: tree.Flat, examples: Example, ids: Sequence[str]
+) -> Expansion:
+    """Expands the losses of tracks along the directions of several queries, in one pass.
+
+    Args:
+        linear: from `make_linearised`.
+        placed: the parameters, from `place`.
+        directions: from `place_directions`.
+        examples: the tracks, with a leading axis of n.
+        ids: n names.
+    """
+    count, per_row = linear.draws.count, linear.layout.per_row
+    rows = rows_of(examples, keys.track_words(ids), count, per_row)
+    out = devices.results(linear.mapped, (placed, directions), rows, len(ids) * (count // per_row))
+    return _by_draw(out, len(ids), linear.draws)
+
+
+def _by_draw(out: dict[str, np.ndarray], n: int, draws: keys.Draws) -> Expansion:
+    """Gives rows (n · blocks, k, ...) the axes that `Expansion` names."""
+
+    def by_draw(x: np.ndarray) -> np.ndarray:
+        x = x.reshape(n, draws.replicates, draws.strata, *x.shape[2:])
+        return np.moveaxis(x, (1, 2), (-2, -1))
+
+    full = {name: by_draw(x) for name, x in out.items()}
+    full["a_without"] = full["a_without"].mean(-2)
+    full["b_without"] = full["b_without"].mean(-2)
+    return Expansion(**({"curved": None} | full))
+
+
+def _cast(flat: tree.Flat, dtype: Any) -> tree.Flat:
+    return {path: leaf.astype(dtype) for path, leaf in flat.items()}
+
+
+def _expand(model: Model, strata: int, curved: bool) -> Callable[[Any, Row], Any]:
+    """((parameters, directions), row) -> the terms of each draw of the row."""
+
+    def row_expansion(shared: Any, row: Row) -> dict[str, Array]:
+        (moved, rest, root), directions = shared
+        queries, blocks = next(iter(directions.values())).shape[:2]
+        together = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), directions)
+
+        def of_draw(draw: Array) -> dict[str, Array]:
+            def predict(moved: tree.Flat) -> tuple[Array, Terms]:
+                params = tree.merge(moved, rest)
+                terms = terms_of_draw(model, strata, params, root, row, draw)
+                return terms.prediction, terms
+
+            # The tangents alone carry the axis of directions: the primal pass runs once.
+            _, tangents, at = jax.vmap(
+                lambda u: jax.jvp(predict, (moved,), (u,), has_aux=True), out_axes=(None, 0, None)
+            )(together)
+            out = _quadratic(at, tangents.reshape(queries, blocks, *tangents.shape[1:]))
+            if curved:
+                mean = jax.tree.map(lambda u: u.mean(1), directions)
+                out["curved"] = jax.vmap(lambda u: _curvature(at, predict, moved, u))(mean)
+            return out
+
+        return jax.vmap(of_draw)(row.draws)
+
+    return row_expansion
+
+
+def _quadratic(at: Terms, tangents: Float[Array, "Q B ..."]) -> dict[str, Array]:
+    """A and b of one draw, and both without each block."""
+    dtype = working_dtype(at.prediction.dtype)
+    residual, tangents = (
+        at.prediction.astype(dtype) - at.target.astype(dtype),
+        tangents.astype(dtype),
+    )
+    queries, blocks = tangents.shape[:2]
+    weight = _weights(at, dtype)
+    flat = tangents.reshape(queries, blocks, -1)
+    firsts = 2 * flat @ (weight * residual).reshape(-1)  # (Q, B)
+    gram = jnp.einsum("qjx,qkx,x->qjk", flat, flat, weight.reshape(-1))
+    total, own = gram.sum((1, 2)), jnp.trace(gram, axis1=1, axis2=2)
+    b_step = total / blocks**2
+    out = {"loss": loss_of(at), "a": firsts.mean(1), "b_step": b_step, "b": b_step}
+    if blocks > 1:
+        out["b"] = (total - own) / (blocks * (blocks - 1))
+    others = max(blocks - 1, 1)
+    out["a_without"] = (firsts.sum(1, keepdims=True) - firsts) / others
+    diagonal = jnp.diagonal(gram, axis1=1, axis2=2)
+    without = (total - own)[:, None] - 2 * (gram.sum(2) - diagonal)  # pairs without block k
+    pairs = (blocks - 1) * (blocks - 2)
+    out["b_without"] = without / pairs if pairs else jnp.full_like(without, jnp.nan)
+    return out
+
+
+def _curvature(
+    at: Terms, predict: Callable[[tree.Flat], tuple[Array, Any]], moved: tree.Flat, u: tree.Flat
+) -> Float[Array, ""]:
+    """mean((p - y) ∂²p[u, u]) of one draw, by forward mode over forward mode."""
+
+    def along(m: tree.Flat) -> Array:
+        return jax.jvp(lambda m: predict(m)[0], (m,), (u,))[1]
+
+    second = jax.jvp(along, (moved,), (u,))[1]
+    dtype = working_dtype(second.dtype)
+    residual = at.prediction.astype(dtype) - at.target.astype(dtype)
+    return jnp.sum(_weights(at, dtype) * residual * second.astype(dtype))
+
+
+def _weights(at: Terms, dtype: Any) -> Array:
+    """The weight of each element in the loss, of the latent's shape, with a sum of 1."""
+    mask = at.mask.astype(dtype)
+    if mask.ndim == 1:
+        mask = mask.reshape(mask.shape + (1,) * (at.target.ndim - 1))
+    weight = jnp.broadcast_to(mask, at.target.shape)
+    return weight / weight.sum()

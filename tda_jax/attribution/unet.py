@@ -1,0 +1,46 @@
+"""A loaded UNet as a `Model` to attribute."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from tda_jax import fingerprint
+from tda_jax.attribution.contract import Model, Terms
+from tda_jax.diffusion.losses import denoising_terms
+from tda_jax.diffusion.schedules import NoiseSchedule, schedule_to_config
+from tda_jax.examples import Example
+from tda_jax.models.denoiser import predict_fn
+from tda_jax.models.pretrained import Component
+
+
+def unet_model(unet: Component, schedule: NoiseSchedule) -> Model:
+    """The contract of a UNet: examples have a `tda_jax.models.denoiser.Condition` each.
+
+    Args:
+        unet: from `load_pipeline(folder).components["unet"]`.
+        schedule: the noise process that it was trained with.
+    """
+    predict = predict_fn(unet.module)
+
+    def terms(params: Any, example: Example, t: Array, noise: Array) -> Terms:
+        dtype = jax.tree.leaves(params)[0].dtype  # parameters in half precision: so the network
+        condition = jax.tree.map(lambda x: _floating(x, dtype), example.condition)
+        prediction, target = denoising_terms(
+            lambda x_t, t: predict(params, x_t.astype(dtype), t, condition),
+            schedule,
+            example.latent,
+            t,
+            noise,
+        )
+        return Terms(prediction, target, example.mask)
+
+    process = repr(sorted(schedule_to_config(schedule).items()))
+    made_of = fingerprint.of_text(unet.record.fingerprint, process)
+    return Model(terms, unet.params, unet.groups, len(schedule.alpha), made_of)
+
+
+def _floating(x: Array, dtype: Any) -> Array:
+    """The array in a floating type; masks and whole numbers as they are."""
+    return x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x

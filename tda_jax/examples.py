@@ -1,0 +1,171 @@
+"""What is scored: one track's arrays, and a corpus of them.
+
+The sign of a score is said here, once: **higher means more support**. A positive score of a track
+says that the track's loss rises when the model forgets the query.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Float, Num
+
+from tda_jax.errors import InputError
+
+_SHOWN = 5  # offenders that a message names; the rest are counted
+
+
+class Example(NamedTuple):
+    """One track (or one query) as a model sees it; with a leading axis, several of them.
+
+    Attributes:
+        latent: (frames, ..., channels), in the scaling that the network was trained on. Frames
+            run in time.
+        condition: any tree of arrays that the model takes; None for an unconditional model.
+        mask: (frames,), 1 where a frame is music and 0 where it is padding. Values between weigh.
+    """
+
+    latent: Num[Array, "..."] | Num[np.ndarray, "..."]
+    condition: Any
+    mask: Num[Array, "..."] | Num[np.ndarray, "..."]
+
+
+class Corpus(NamedTuple):
+    """Tracks to be scored.
+
+    Attributes:
+        ids: n names, each once. The random draws of a track are a function of its id.
+        examples: arrays with a leading axis of n, in the order of `ids`.
+        members: True for tracks that the model was trained on, False for decoys.
+        metadata: n mappings that are carried along to the results.
+    """
+
+    ids: tuple[str, ...]
+    examples: Example
+    members: Bool[np.ndarray, " n"]
+    metadata: tuple[Mapping[str, Any], ...]
+
+
+def corpus_of(
+    ids: Sequence[str],
+    latents: Float[np.ndarray, "n ..."],
+    condition: Any = None,
+    masks: Num[np.ndarray, "n frames"] | Bool[np.ndarray, "n frames"] | None = None,
+    members: Bool[np.ndarray, " n"] | None = None,
+    metadata: Sequence[Mapping[str, Any]] | None = None,
+) -> Corpus:
+    """A corpus from arrays in memory, checked and put in the order of its ids.
+
+    The order is by id, so that nothing that is stored by position depends on the order given.
+
+    Args:
+        ids: one name for each track.
+        latents: (n, frames, ..., channels), in the network's scaling.
+        condition: a tree of arrays with a leading axis of n.
+        masks: 1 where a frame is valid; by default every frame is.
+        members: False for decoys, which the model was not trained on; by default all True.
+        metadata: anything to be carried along.
+
+    Raises:
+        InputError: ids repeat; an array's first axis is not n; a value is not finite; a mask has
+            no valid frame, or a value outside 0 .. 1.
+    """
+    n = len(ids)
+    latents = np.asarray(latents)
+    masks = np.ones(latents.shape[:2], np.float32) if masks is None else np.asarray(masks)
+    members = np.ones(n, bool) if members is None else np.asarray(members)
+    metadata = [{}] * n if metadata is None else list(metadata)
+    examples = Example(latents, jax.tree.map(np.asarray, condition), masks.astype(np.float32))
+    _refuse(ids, examples, members, metadata)
+    order = sorted(range(n), key=ids.__getitem__)
+    return Corpus(
+        tuple(ids[i] for i in order),
+        jax.tree.map(lambda x: x[order], examples),
+        members[order],
+        tuple(metadata[i] for i in order),
+    )
+
+
+def take(corpus: Corpus, rows: Sequence[int] | np.ndarray) -> Corpus:
+    """The tracks at some positions, in that order."""
+    rows = np.asarray(rows, np.int64)
+    return Corpus(
+        tuple(corpus.ids[i] for i in rows),
+        jax.tree.map(lambda x: x[rows], corpus.examples),
+        corpus.members[rows],
+        tuple(corpus.metadata[i] for i in rows),
+    )
+
+
+def unmasked(examples: Example) -> Example:
+    """The same examples with every frame counted, padding too."""
+    return examples._replace(mask=np.ones_like(examples.mask))
+
+
+def in_dtype(examples: Example, dtype: Any) -> Example:
+    """The same examples with latents and floating conditions in another floating type."""
+
+    def cast(x: Any) -> Any:
+        return x.astype(dtype) if np.issubdtype(x.dtype, np.floating) else x
+
+    return examples._replace(
+        latent=cast(examples.latent), condition=jax.tree.map(cast, examples.condition)
+    )
+
+
+def _named(ids: Sequence[str], bad: np.ndarray) -> str:
+    names = [ids[i] for i in np.flatnonzero(bad)]
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{names[:_SHOWN]}{more}"
+
+
+def _refuse(
+    ids: Sequence[str], examples: Example, members: np.ndarray, metadata: Sequence[Any]
+) -> None:
+    if not ids:
+        raise InputError("the corpus is empty; give at least one track")
+    _refuse_ids(ids)
+    n = len(ids)
+    leaves = {"latents": examples.latent, "masks": examples.mask, "members": members}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(examples.condition):
+        leaves["condition" + jax.tree_util.keystr(path)] = leaf
+    for name, leaf in leaves.items():
+        if leaf.shape[:1] != (n,):
+            raise InputError(f"{name} has shape {leaf.shape} for {n} ids; its first axis must be n")
+    if len(metadata) != n:
+        raise InputError(f"{len(metadata)} metadata for {n} ids; give one for each track or none")
+    if examples.latent.ndim < 3 or examples.mask.shape != examples.latent.shape[:2]:
+        raise InputError(
+            f"latents of shape {examples.latent.shape} and masks of shape {examples.mask.shape}; "
+            "give latents (n, frames, ..., channels) and masks (n, frames)"
+        )
+    _refuse_values(ids, leaves)
+
+
+def _refuse_ids(ids: Sequence[str]) -> None:
+    odd = [i for i in ids if not isinstance(i, str) or not i]
+    if odd:
+        raise InputError(f"ids {odd[:_SHOWN]} are no names; give strings that are not empty")
+    seen: set[str] = set()
+    twice = sorted({i for i in ids if i in seen or seen.add(i)})
+    if twice:
+        raise InputError(f"the ids {twice[:_SHOWN]} repeat ({len(twice)} in all); give each once")
+
+
+def _refuse_values(ids: Sequence[str], leaves: Mapping[str, np.ndarray]) -> None:
+    for name, leaf in leaves.items():
+        if not np.issubdtype(leaf.dtype, np.floating):
+            continue
+        bad = ~np.isfinite(leaf).reshape(len(ids), -1).all(axis=1)
+        if bad.any():
+            raise InputError(
+                f"{name} of {_named(ids, bad)} hold nan or inf; mend or leave out these tracks"
+            )
+    masks = leaves["masks"]
+    empty = ~(masks > 0).any(axis=1)
+    if empty.any():
+        raise InputError(f"the masks of {_named(ids, empty)} keep no frame; leave out these tracks")
+    outside = ((masks < 0) | (masks > 1)).any(axis=1)
+    if outside.any():
+        raise InputError(f"the masks of {_named(ids, outside)} leave 0 .. 1; 1 is a valid frame")

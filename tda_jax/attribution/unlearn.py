@@ -25,6 +25,10 @@ from tda_jax.errors import InputError
 from tda_jax.examples import Example
 
 
+class UnusableQuery(InputError):
+    """A query that cannot be unlearned; others can."""
+
+
 class GradientPass(NamedTuple):
     """A compiled pass over the draws of a query.
 
@@ -98,8 +102,7 @@ def query_gradient(
         query_id: its name, which its draws depend on.
 
     Raises:
-        InputError: a loss or gradient is not finite, or the gradient is zero throughout. The
-            message names the query: the others can go on.
+        UnusableQuery: a loss or gradient is not finite, or the gradient is zero throughout.
     """
     one = jax.tree.map(lambda x: np.asarray(x)[None], query)
     words = keys.track_words([query_id])
@@ -113,7 +116,7 @@ def query_gradient(
             gradient.mapped, total, shared, lambda p, b=block: rows(p + b * per_block), per_block
         )
         if not info["finite"].all():
-            raise InputError(
+            raise UnusableQuery(
                 f"query {query_id!r}: a loss or gradient is not finite (mean loss "
                 f"{info['loss'].mean()}); check its latent's scale, its condition and the weights"
             )
@@ -122,7 +125,7 @@ def query_gradient(
     count = gradient.per_block
     means = jax.tree.map(lambda *x: np.stack(x) / x[0].dtype.type(count), *sums)
     if not any(np.any(leaf) for leaf in means.values()):
-        raise InputError(
+        raise UnusableQuery(
             f"query {query_id!r}: its gradient is zero throughout; the loss does not depend on "
             "this group of parameters"
         )
@@ -186,13 +189,13 @@ def rate_for_rise(a: float, b: float, loss: float, rise: float) -> float:
         rise: ρ, above 0.
 
     Raises:
-        InputError: no learning rate above 0 reaches that rise.
+        UnusableQuery: no learning rate above 0 reaches that rise.
     """
     wanted = rise * loss
     inside = a * a + 4 * b * wanted
     below = a + math.sqrt(inside) if inside >= 0 else 0.0
     if not (wanted > 0 and below > 0):
-        raise InputError(
+        raise UnusableQuery(
             f"no learning rate raises the query's loss {loss:.4g} by a share of {rise}: its first-"
             f"order term is {a:.4g}, its second {b:.4g}; use more query draws or a raw learning "
             "rate"

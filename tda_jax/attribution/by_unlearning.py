@@ -1,0 +1,287 @@
+"""Attribution by unlearning, from a model and arrays to per-draw results on disk.
+
+The order of work: the Fisher information of the corpus; for each query its gradients and its
+learning rate; then passes over the corpus, each serving several queries. What is finished is kept,
+and a run that goes on computes only what is missing:
+
+    WORKDIR/fisher.safetensors                        F over the group
+    WORKDIR/before/                                   store: losses at θ0 ("exact" only)
+    WORKDIR/queries/QUERY/gradient.safetensors        the blocks of the query's gradient
+    WORKDIR/queries/QUERY/calibration.safetensors     the query's own response
+    WORKDIR/queries/QUERY/step.safetensors            Δ ("exact" only)
+    WORKDIR/queries/QUERY/sweep/                      store: what the sweep gave for this query
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tda_jax import artifact, devices, examples, fingerprint, store
+from tda_jax import params as tree
+from tda_jax.attribution import directions, linearised, passes, prepare, sweep, unlearn
+from tda_jax.attribution.contract import Model, split_group
+from tda_jax.attribution.directions import Direction
+from tda_jax.attribution.prepare import Progress, silent
+from tda_jax.attribution.settings import Compute, Settings, made_of, refuse
+
+_FISHER = ("group", "fisher_draws", "fisher_tracks", "mask_unlearn", "seed")
+_SWEEP = ("replicates", "strata", "mask_sweep", "seed")
+_DIRECTION = (*_FISHER, "query_draws", "blocks", "damping", "corpus_size")
+_LINEAR = (*_DIRECTION, *_SWEEP, "method", "dtype", "second_order")
+_STEP = (*_DIRECTION, "replicates", "strata", "rise", "rate", "steps")
+_EXACT = (*_STEP, *_SWEEP, "method", "frames")
+
+
+class Run(NamedTuple):
+    """What a run left on disk, and what it left out.
+
+    Attributes:
+        sweeps: by query id, its store: `passes.linear_fields` or `passes.loss_fields`.
+        before: the store of losses at θ0; None for "linearised", whose stores hold them.
+        directions: by query id, its calibration and learning rate.
+        skipped: (query id, reason) of queries that could not be unlearned.
+        fisher: notes of the Fisher information: tracks, draws, draws left out with reasons.
+    """
+
+    sweeps: dict[str, store.Store]
+    before: store.Store | None
+    directions: dict[str, tuple[directions.Calibration, float]]
+    skipped: list[tuple[str, str]]
+    fisher: dict[str, Any]
+
+
+class _Context(NamedTuple):
+    """What the steps of one run share."""
+
+    model: Model
+    corpus: examples.Corpus
+    settings: Settings
+    compute: Compute
+    workdir: Path
+    corpus_print: str
+    code: Mapping[str, Any]
+    progress: Progress
+    moved: tree.Flat
+    rest: tree.Flat
+
+
+def run(
+    model: Model,
+    corpus: examples.Corpus,
+    queries: examples.Corpus,
+    settings: Settings,
+    compute: Compute,
+    workdir: Path,
+    progress: Progress = silent,
+) -> Run:
+    """Attributes queries to the tracks of a corpus.
+
+    Args:
+        model: what made the queries.
+        corpus: its training tracks, and decoys that it was not trained on.
+        queries: generated pieces, or training tracks, with the condition they were made with.
+        settings: what decides the scores.
+        compute: devices and batches.
+        workdir: kept between runs; what is there must have been made from the same.
+        progress: told of work done.
+
+    Raises:
+        InputError: the input cannot be used, before any work; or `workdir` holds results of
+            something else.
+    """
+    refuse(model, corpus, queries, settings)
+    code = {"code": fingerprint.of_code(), "versions": fingerprint.versions()}
+    prints = examples.corpus_fingerprint(corpus)
+    # Placed once: all passes then share these copies.
+    parts = devices.replicate(split_group(model, settings.group), compute.devices)
+    context = _Context(model, corpus, settings, compute, workdir, prints, code, progress, *parts)
+    information, notes = prepare.fisher_information(
+        model,
+        corpus,
+        settings,
+        compute,
+        workdir / "fisher.safetensors",
+        _source(context, _FISHER),
+        progress,
+    )
+    engine = _engine(context)
+    before = _before(context, engine) if settings.method == "exact" else None
+    out = Run({}, before, {}, [], notes)
+    for start in range(0, len(queries.ids), compute.queries_per_pass):
+        rows = range(start, min(start + compute.queries_per_pass, len(queries.ids)))
+        chosen = {}
+        for i in rows:
+            progress("queries unlearned", i, len(queries.ids))
+            query = examples.take(queries, [i])
+            try:
+                chosen[query.ids[0]] = query, _direction(context, engine, query, information)
+            except unlearn.UnusableQuery as error:
+                out.skipped.append((query.ids[0], str(error)))
+        progress("queries unlearned", rows.stop, len(queries.ids))
+        one_pass = _linear_pass if settings.method == "linearised" else _exact_pass
+        out.sweeps.update(one_pass(context, engine, chosen, information) if chosen else {})
+        found = {name: (d.calibration, d.rate) for name, (_, d) in chosen.items()}
+        out.directions.update(found)
+    return out
+
+
+def query_folder(workdir: Path, query: str) -> Path:
+    """Where the results of a query lie."""
+    return workdir / "queries" / prepare.slug(query)
+
+
+class _Engine(NamedTuple):
+    """The compiled passes, each with the parameters placed for it."""
+
+    gradient: tuple[unlearn.GradientPass, Any]
+    calibration: tuple[linearised.LinearPass, Any]
+    sweep: tuple[sweep.Sweep, Any]
+    linear: tuple[linearised.LinearPass, Any]
+
+
+def _engine(context: _Context) -> _Engine:
+    s, batch, used = context.settings, context.compute.batch, context.compute.devices
+    parts = context.moved, context.rest
+    gradient = unlearn.make_gradient(context.model, s.query_draws, s.blocks, s.seed, batch, used)
+    calibration = directions.calibration_pass(context.model, s, batch, used)
+    swept = sweep.make_sweep(context.model, s.draws, s.seed, batch, used, frames=s.frames)
+    linear = linearised.make_linearised(
+        context.model, s.draws, s.seed, batch, used, dtype=s.dtype, curved=s.second_order
+    )
+    return _Engine(
+        (gradient, unlearn.place(gradient, *parts)),
+        (calibration, linearised.place(calibration, *parts)),
+        (swept, sweep.place(swept, *parts)),
+        (linear, linearised.place(linear, *parts)),
+    )
+
+
+def _direction(
+    context: _Context, engine: _Engine, query: examples.Corpus, information: tree.Flat
+) -> Direction:
+    s, folder = context.settings, query_folder(context.workdir, query.ids[0])
+    source = prepare.query_source(context.model, query, s, context.code)
+    gradient = prepare.query_gradients(
+        context.model,
+        query,
+        s,
+        *engine.gradient,
+        folder / "gradient.safetensors",
+        source,
+    )
+    blocks = unlearn.preconditioned(gradient.blocks, information, s.damping, s.corpus_size)
+    calibration = directions.calibrate(
+        *engine.calibration,
+        blocks,
+        query,
+        s,
+        folder / "calibration.safetensors",
+        _query_source(context, query, (*_DIRECTION, "replicates", "strata")),
+    )
+    return Direction(blocks, calibration, directions.rate_of(calibration, s))
+
+
+def _linear_pass(
+    context: _Context,
+    engine: _Engine,
+    chosen: Mapping[str, tuple[examples.Corpus, Direction]],
+    information: tree.Flat,
+) -> dict[str, store.Store]:
+    s, compute = context.settings, context.compute
+    stores = {
+        name: _store(context, name, passes.linear_fields(s), _query_source(context, query, _LINEAR))
+        for name, (query, _) in chosen.items()
+    }
+    blocks = [direction.blocks for _, direction in chosen.values()]
+    blocks += blocks[-1:] * (compute.queries_per_pass - len(blocks))
+    passes.linear_pass(
+        *engine.linear, blocks, list(stores.values()), context.corpus, s, context.progress
+    )
+    return stores
+
+
+def _exact_pass(
+    context: _Context,
+    engine: _Engine,
+    chosen: Mapping[str, tuple[examples.Corpus, Direction]],
+    information: tree.Flat,
+) -> dict[str, store.Store]:
+    s = context.settings
+    fields = passes.loss_fields(s, context.corpus.examples.latent.shape[1])
+    stores, steps = {}, []
+    for name, (query, direction) in chosen.items():
+        stores[name] = _store(context, name, fields, _query_source(context, query, _EXACT))
+        steps.append(_step(context, engine, query, direction, information))
+    passes.loss_pass(
+        *engine.sweep,
+        steps,
+        list(stores.values()),
+        context.corpus,
+        s,
+        context.progress,
+        "losses after unlearning",
+    )
+    return stores
+
+
+def _step(
+    context: _Context,
+    engine: _Engine,
+    query: examples.Corpus,
+    direction: Direction,
+    information: tree.Flat,
+) -> tree.Flat:
+    """Δ of a query, from its artifact or computed now."""
+    path = query_folder(context.workdir, query.ids[0]) / "step.safetensors"
+    source = _query_source(context, query, _STEP)
+    if not path.exists():
+        step = prepare.final_step(
+            query,
+            direction.blocks,
+            information,
+            context.settings,
+            *engine.gradient,
+            direction.rate,
+        )
+        artifact.save(path, step, source, {"rate": direction.rate})
+    return artifact.load(path, source)[0]
+
+
+def _before(context: _Context, engine: _Engine) -> store.Store:
+    """The losses at θ0, shared by all queries and groups."""
+    s = context.settings
+    kept = store.open_store(
+        context.workdir / "before",
+        context.corpus.ids,
+        passes.loss_fields(s, context.corpus.examples.latent.shape[1]),
+        _source(context, (*_SWEEP, "frames")),
+        context.compute.chunk,
+    )
+    nothing = [prepare.no_step(context.moved)]
+    passes.loss_pass(
+        *engine.sweep, nothing, [kept], context.corpus, s, context.progress, "losses before"
+    )
+    return kept
+
+
+def _store(
+    context: _Context, query: str, fields: Sequence[store.Field], source: Mapping[str, Any]
+) -> store.Store:
+    folder = query_folder(context.workdir, query) / "sweep"
+    return store.open_store(folder, context.corpus.ids, fields, source, context.compute.chunk)
+
+
+def _source(context: _Context, names: Sequence[str]) -> dict[str, Any]:
+    return {
+        **made_of(context.model, context.corpus_print, context.settings, *names),
+        **context.code,
+    }
+
+
+def _query_source(
+    context: _Context, query: examples.Corpus, names: Sequence[str]
+) -> dict[str, Any]:
+    """What a result of one query over the corpus was made from."""
+    own = prepare.query_source(context.model, query, context.settings, context.code)
+    parts = {f"query_{name}": own[name] for name in ("corpus", "query", "query_frames")}
+    return {**_source(context, names), **parts}

@@ -1,0 +1,168 @@
+"""The settings of attribution by unlearning: what decides a score, and what only decides speed."""
+
+import math
+from typing import Any, Literal, NamedTuple
+
+import jax
+
+from tda_jax import keys
+from tda_jax.attribution.contract import Model, split_group
+from tda_jax.errors import InputError
+from tda_jax.examples import Corpus
+
+Weighting = Literal["uniform", "standardised", "ratio"]
+
+
+class Settings(NamedTuple):
+    """What a score depends on, beside model, corpus and query. Every result names it.
+
+    Attributes:
+        corpus_size: N, the size of the model's training set, also where only a part is scored.
+        group: the parameters that a step may move.
+        method: "linearised", one forward-mode pass for all learning rates; or "exact", the losses
+            under the moved parameters.
+        rise: ρ, the share by which the query's own loss is predicted to rise: the scale-free step.
+        rate: a raw learning rate instead; None for the scale-free step.
+        steps: ascent steps, each with that learning rate. More than one needs "exact".
+        damping: c; the Fisher information is damped by c times its mean over the group.
+        fisher_draws: draws per track for the Fisher information.
+        fisher_tracks: a random subset of so many tracks for it; None for every member.
+        query_draws: draws of the query's gradient, over all blocks.
+        blocks: independent blocks of those draws, for the noise in the step.
+        replicates: independent draws in each stratum of the sweep, 4 at least.
+        strata: equal parts of the schedule in the sweep, a multiple of 10.
+        mask_unlearn: M_U, padding does not count in the Fisher information or the query gradient.
+        mask_sweep: M_L, padding does not count in the sweep.
+        weighting: of the timestep bins. It changes no stored loss, only the score made of them.
+        dtype: of the network in the linearised pass: "float32", "bfloat16" or "float64".
+        second_order: also keep the exact second-order term that the linearised pass leaves out.
+        frames: also keep losses per latent frame; needs "exact".
+        seed: of every draw.
+    """
+
+    corpus_size: int
+    group: str
+    method: Literal["linearised", "exact"] = "linearised"
+    rise: float = 0.1
+    rate: float | None = None
+    steps: int = 1
+    damping: float = 0.1
+    fisher_draws: int = 10
+    fisher_tracks: int | None = None
+    query_draws: int = 2048
+    blocks: int = 8
+    replicates: int = 4
+    strata: int = 20
+    mask_unlearn: bool = True
+    mask_sweep: bool = False
+    weighting: Weighting = "uniform"
+    dtype: Literal["float32", "bfloat16", "float64"] = "float32"
+    second_order: bool = False
+    frames: bool = False
+    seed: int = 0
+
+    @property
+    def draws(self) -> keys.Draws:
+        """The draws of the sweep."""
+        return keys.Draws(self.replicates, self.strata)
+
+
+class Compute(NamedTuple):
+    """What changes speed and memory, and results by rounding alone.
+
+    Attributes:
+        devices: local devices to run on.
+        batch: (track, draw) pairs on one device at a time, in the sweep and the query's gradient.
+        fisher_batch: the same for the Fisher information; each holds a gradient of the group.
+        queries_per_pass: queries that one pass over the corpus serves. The linearised pass holds
+            as many times `blocks` directions of the group.
+        chunk: tracks that are computed, stored and checked together.
+    """
+
+    devices: tuple[jax.Device, ...]
+    batch: int = 4
+    fisher_batch: int = 4
+    queries_per_pass: int = 4
+    chunk: int = 64
+
+
+def refuse(model: Model, corpus: Corpus, queries: Corpus, settings: Settings) -> None:
+    """Refuses settings that cannot be carried out, before any work.
+
+    Raises:
+        InputError: a value is out of range or does not fit the model, corpus or another setting.
+    """
+    split_group(model, settings.group)
+    keys.bin_of(settings.strata)
+    keys.root(settings.seed, keys.Domain.SWEEP)
+    members = int(corpus.members.sum())
+    if settings.corpus_size < members:
+        raise InputError(
+            f"N = {settings.corpus_size} is smaller than the {members} training tracks given; N is "
+            "the size of the model's whole training set"
+        )
+    if members == 0:
+        raise InputError("every track is a decoy; give training tracks, too")
+    if settings.fisher_tracks is not None and not 1 <= settings.fisher_tracks <= members:
+        raise InputError(f"fisher_tracks = {settings.fisher_tracks}; give 1 to {members}")
+    _refuse_numbers(settings)
+    _refuse_combinations(settings)
+    wanted, found = corpus.examples.latent.shape[1:], queries.examples.latent.shape[1:]
+    if wanted != found:
+        raise InputError(f"queries have latents {found} and tracks {wanted}; give one shape")
+    _refuse_conditions(corpus, queries)
+
+
+def _refuse_numbers(settings: Settings) -> None:
+    positive = {"rise": settings.rise, "damping": settings.damping}
+    for name, value in positive.items():
+        if not 0 < value < math.inf:
+            raise InputError(f"{name} = {value}; give a finite number above 0")
+    if settings.rate is not None and (settings.rate == 0 or not math.isfinite(settings.rate)):
+        raise InputError(f"rate = {settings.rate}; give a finite number other than 0")
+    least = {"steps": 1, "fisher_draws": 1, "replicates": 4, "blocks": 2}
+    for name, minimum in least.items():
+        value = getattr(settings, name)
+        if value < minimum:
+            raise InputError(f"{name} = {value}; give {minimum} at least")
+    if settings.query_draws < settings.blocks or settings.query_draws % settings.blocks:
+        raise InputError(
+            f"query_draws = {settings.query_draws} is no multiple of blocks = {settings.blocks}"
+        )
+
+
+def _refuse_combinations(settings: Settings) -> None:
+    linearised = settings.method == "linearised"
+    if settings.method not in ("linearised", "exact"):
+        raise InputError(f"method = {settings.method!r}; give 'linearised' or 'exact'")
+    if settings.steps > 1 and linearised:
+        raise InputError(f"steps = {settings.steps} needs method = 'exact': one step is a line")
+    if settings.frames and linearised:
+        raise InputError("frames = True needs method = 'exact'")
+    if settings.dtype == "float64" and not jax.config.jax_enable_x64:
+        raise InputError("dtype = 'float64' needs jax_enable_x64")
+
+
+def _refuse_conditions(corpus: Corpus, queries: Corpus) -> None:
+    shapes = [
+        jax.tree.map(lambda x: (x.shape[1:], str(x.dtype)), c.examples.condition)
+        for c in (corpus, queries)
+    ]
+    if jax.tree.structure(shapes[0]) != jax.tree.structure(shapes[1]) or shapes[0] != shapes[1]:
+        raise InputError(
+            f"queries have conditions {shapes[1]} and tracks {shapes[0]}; give the same parts in "
+            "the same shapes"
+        )
+
+
+def made_of(model: Model, corpus: str, settings: Settings, *names: str) -> dict[str, Any]:
+    """What a result was made from, as far as these settings decide it.
+
+    Args:
+        model: its fingerprint counts.
+        corpus: the fingerprint of the tracks.
+        settings: read for `names`.
+        names: the settings that the result depends on.
+    """
+    chosen = {name: getattr(settings, name) for name in sorted(names)}
+    return {"checkpoint": model.fingerprint, "corpus": corpus, "config": chosen}

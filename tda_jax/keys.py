@@ -66,10 +66,11 @@ def root(seed: int, domain: Domain) -> UInt32[np.ndarray, " 2"]:
     """
     if not 0 <= seed < 2**64:
         raise InputError(f"seed = {seed} is out of range; give a whole number in 0 .. 2^64 - 1")
-    key = jax.random.key(int(domain), impl="threefry2x32")
-    for word in (seed >> 32, seed & 0xFFFFFFFF):
-        key = jax.random.fold_in(key, np.uint32(word))
-    return np.asarray(jax.random.key_data(key))
+    with jax.ensure_compile_time_eval():  # a constant, also where it is asked for in a trace
+        key = jax.random.key(int(domain), impl="threefry2x32")
+        for word in (seed >> 32, seed & 0xFFFFFFFF):
+            key = jax.random.fold_in(key, np.uint32(word))
+        return np.asarray(jax.random.key_data(key))
 
 
 def draw_key(root: Root, words: Words, draw: Int[Array, ""] | int) -> Array:

@@ -1,8 +1,16 @@
-"""How much memory a pass will take, from its compiled program and before it runs."""
+"""How much memory a pass takes on each device: from its compiled program, before it runs."""
 
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
 from tda_jax import devices
+from tda_jax import params as tree
+from tda_jax.attribution import fisher, linearised, sweep
+from tda_jax.attribution.rows import rows_of
+from tda_jax.examples import Example
 
 
 class Need(NamedTuple):
@@ -24,13 +32,70 @@ class Need(NamedTuple):
         return self.arguments + self.results + self.scratch
 
 
-def need(mapped: devices.RowMap, *arguments: Any) -> Need:
-    """The memory of a compiled step; compiling it takes as long as its first run would.
+def of_fisher(made: fisher.FisherPass, placed: Any, moved: tree.Flat, examples: Example) -> Need:
+    """The memory of a pass for the Fisher information.
 
     Args:
-        mapped: from a pass, such as `make_sweep(...).mapped`.
-        arguments: shapes or arrays that the step takes, as `devices.step_arguments` gives them.
+        made: from `fisher.make_fisher`.
+        placed: from `fisher.place`, or the shapes of it.
+        moved: the group.
+        examples: with a leading axis; one is enough.
     """
+    mapped, lead = made.mapped, (len(made.mapped.devices), made.mapped.batch)
+    total = jax.tree.map(lambda x: _shape(lead[:1] + x.shape, x.dtype), moved)
+    rows = _rows(mapped, examples, made.draws, made.layout.per_row)
+    return _need(mapped, total, placed, rows, _shape(lead, bool))
+
+
+def of_sweep(made: sweep.Sweep, placed: Any, moved: tree.Flat, examples: Example) -> Need:
+    """The memory of a sweep under one displacement; each further one adds the group's size.
+
+    Args:
+        made: from `sweep.make_sweep`.
+        placed: from `sweep.place`, or the shapes of it.
+        moved: the group.
+        examples: with a leading axis; one is enough.
+    """
+    rows = _rows(made.mapped, examples, made.draws.count, made.layout.per_row)
+    return _need(made.mapped, (placed, moved), rows)
+
+
+def of_linearised(
+    made: linearised.LinearPass,
+    placed: Any,
+    moved: tree.Flat,
+    queries: int,
+    blocks: int,
+    examples: Example,
+) -> Need:
+    """The memory of a linearised pass along the directions of several queries.
+
+    Args:
+        made: from `linearised.make_linearised`.
+        placed: from `linearised.place`, or the shapes of it.
+        moved: the group.
+        queries: Q.
+        blocks: B, directions of each query.
+        examples: with a leading axis; one is enough.
+    """
+    along = jax.tree.map(lambda x: _shape((queries, blocks, *x.shape), made.dtype), moved)
+    rows = _rows(made.mapped, examples, made.draws.count, made.layout.per_row)
+    return _need(made.mapped, (placed, along), rows)
+
+
+def _rows(mapped: devices.RowMap, examples: Example, draws: int, per_row: int) -> Any:
+    """The shapes of one batch of rows."""
+    lead = (len(mapped.devices), mapped.batch)
+    first = jax.tree.map(lambda x: np.asarray(x[:1]), examples)
+    row = rows_of(first, np.zeros((1, 2), np.uint32), draws, per_row)(np.zeros(1, np.int64))
+    return jax.tree.map(lambda x: _shape(lead + x.shape[1:], x.dtype), row)
+
+
+def _shape(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.dtype(dtype))
+
+
+def _need(mapped: devices.RowMap, *arguments: Any) -> Need:
     stats = mapped.step.lower(*arguments).compile().memory_analysis()
     return Need(
         stats.argument_size_in_bytes,

@@ -20,6 +20,7 @@ setup(
         "numpy>=2.0",
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12",
+        "pyarrow>=17",
         "safetensors>=0.5",
         "tensorflow-datasets>=4.9.10",
         "tensorstore>=0.1.80",

@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Num
 
+from tda_jax import fingerprint
 from tda_jax.errors import InputError
 
 _SHOWN = 5  # offenders that a message names; the rest are counted
@@ -68,14 +70,15 @@ def corpus_of(
         metadata: anything to be carried along.
 
     Raises:
-        InputError: ids repeat; an array's first axis is not n; a value is not finite; a mask has
-            no valid frame, or a value outside 0 .. 1.
+        InputError: ids repeat; an array's first axis is not n; latents are no floats, members no
+            bools, a condition no numbers; a value is not finite; a mask has no valid frame, or a
+            value outside 0 .. 1.
     """
     n = len(ids)
     latents = np.asarray(latents)
     masks = np.ones(latents.shape[:2], np.float32) if masks is None else np.asarray(masks)
     members = np.ones(n, bool) if members is None else np.asarray(members)
-    metadata = [{}] * n if metadata is None else list(metadata)
+    metadata = [{} for _ in ids] if metadata is None else list(metadata)
     examples = Example(latents, jax.tree.map(np.asarray, condition), masks.astype(np.float32))
     _refuse(ids, examples, members, metadata)
     order = sorted(range(n), key=ids.__getitem__)
@@ -88,14 +91,39 @@ def corpus_of(
 
 
 def take(corpus: Corpus, rows: Sequence[int] | np.ndarray) -> Corpus:
-    """The tracks at some positions, in that order."""
-    rows = np.asarray(rows, np.int64)
+    """The tracks at some positions, in that order.
+
+    Raises:
+        InputError: the positions are no whole numbers, such as a mask of bools.
+    """
+    rows = np.asarray(rows)
+    if rows.size and rows.dtype.kind not in "iu":
+        raise InputError(f"rows of dtype {rows.dtype}; give positions, np.flatnonzero of a mask")
+    rows = rows.astype(np.int64)
     return Corpus(
         tuple(corpus.ids[i] for i in rows),
         jax.tree.map(lambda x: x[rows], corpus.examples),
         corpus.members[rows],
         tuple(corpus.metadata[i] for i in rows),
     )
+
+
+def corpus_fingerprint(corpus: Corpus) -> str:
+    """One sha256, in hexadecimal, over what decides the scores of a corpus.
+
+    Ids, latents, conditions and masks with their shapes and dtypes, and who is a member, change
+    it; metadata and the order of the tracks do not.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(corpus.examples)
+    arrays = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+    header = [f"{name} {x.dtype.name} {x.shape[1:]}" for name, x in arrays.items()]
+    tracks = [
+        fingerprint.of_text(
+            name, str(member), *(fingerprint.of_array(x[i]) for x in arrays.values())
+        )
+        for i, (name, member) in enumerate(zip(corpus.ids, corpus.members, strict=True))
+    ]
+    return fingerprint.of_text(*header, *sorted(tracks))
 
 
 def unmasked(examples: Example) -> Example:
@@ -107,7 +135,7 @@ def in_dtype(examples: Example, dtype: Any) -> Example:
     """The same examples with latents and floating conditions in another floating type."""
 
     def cast(x: Any) -> Any:
-        return x.astype(dtype) if np.issubdtype(x.dtype, np.floating) else x
+        return x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
     return examples._replace(
         latent=cast(examples.latent), condition=jax.tree.map(cast, examples.condition)
@@ -130,15 +158,25 @@ def _refuse(
     leaves = {"latents": examples.latent, "masks": examples.mask, "members": members}
     for path, leaf in jax.tree_util.tree_leaves_with_path(examples.condition):
         leaves["condition" + jax.tree_util.keystr(path)] = leaf
+    if members.ndim != 1 or members.dtype != bool:
+        raise InputError(f"members are {members.dtype}{list(members.shape)}; give {n} bools")
     for name, leaf in leaves.items():
+        if leaf.dtype != bool and not jnp.issubdtype(leaf.dtype, jnp.number):
+            raise InputError(f"{name} are of dtype {leaf.dtype}; give numbers or bools")
         if leaf.shape[:1] != (n,):
             raise InputError(f"{name} has shape {leaf.shape} for {n} ids; its first axis must be n")
     if len(metadata) != n:
         raise InputError(f"{len(metadata)} metadata for {n} ids; give one for each track or none")
-    if examples.latent.ndim < 3 or examples.mask.shape != examples.latent.shape[:2]:
+    if not jnp.issubdtype(examples.latent.dtype, jnp.floating):
+        raise InputError(f"latents are of dtype {examples.latent.dtype}; give floating numbers")
+    if (
+        examples.latent.ndim < 3
+        or 0 in examples.latent.shape
+        or examples.mask.shape != examples.latent.shape[:2]
+    ):
         raise InputError(
             f"latents of shape {examples.latent.shape} and masks of shape {examples.mask.shape}; "
-            "give latents (n, frames, ..., channels) and masks (n, frames)"
+            "give latents (n, frames, ..., channels), no axis of length 0, and masks (n, frames)"
         )
     _refuse_values(ids, leaves)
 
@@ -147,17 +185,25 @@ def _refuse_ids(ids: Sequence[str]) -> None:
     odd = [i for i in ids if not isinstance(i, str) or not i]
     if odd:
         raise InputError(f"ids {odd[:_SHOWN]} are no names; give strings that are not empty")
+    unsaid = [i for i in ids if not _is_unicode(i)]
+    if unsaid:
+        raise InputError(f"ids {unsaid[:_SHOWN]} are no Unicode; rename these tracks")
     seen: set[str] = set()
     twice = sorted({i for i in ids if i in seen or seen.add(i)})
     if twice:
         raise InputError(f"the ids {twice[:_SHOWN]} repeat ({len(twice)} in all); give each once")
 
 
+def _is_unicode(name: str) -> bool:
+    """Whether UTF-8 can write it; names of files in another encoding hold lone surrogates."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
 def _refuse_values(ids: Sequence[str], leaves: Mapping[str, np.ndarray]) -> None:
     for name, leaf in leaves.items():
-        if not np.issubdtype(leaf.dtype, np.floating):
+        if not jnp.issubdtype(leaf.dtype, jnp.inexact):  # knows bfloat16, as numpy does not
             continue
-        bad = ~np.isfinite(leaf).reshape(len(ids), -1).all(axis=1)
+        bad = ~np.isfinite(leaf).all(axis=tuple(range(1, leaf.ndim)))
         if bad.any():
             raise InputError(
                 f"{name} of {_named(ids, bad)} hold nan or inf; mend or leave out these tracks"

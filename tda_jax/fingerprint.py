@@ -4,17 +4,115 @@ import hashlib
 import json
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Array, Shaped
 
 from tda_jax.errors import InputError
 
 _SETTLED_NS = 2 * 10**9
+_SHOWN = 8  # differences that a message names; the rest are counted
 
 
 def of_text(*parts: str) -> str:
     """One sha256, in hexadecimal, over strings in their order."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def of_array(array: Shaped[Array, "..."] | Shaped[np.ndarray, "..."]) -> str:
+    """One sha256, in hexadecimal, over an array's elements: little-endian bytes, in C order.
+
+    Neither shape nor dtype counts; name them beside it.
+    """
+    array = np.asarray(array)
+    if array.dtype.byteorder == ">":
+        array = array.astype(array.dtype.newbyteorder("<"))
+    return hashlib.sha256(np.ascontiguousarray(array).reshape(-1).view(np.uint8)).hexdigest()
+
+
+def of_code(package: Path = Path(__file__).parent) -> str:
+    """One sha256, in hexadecimal, over the sources of a package: paths and contents of its `.py`.
+
+    Args:
+      package: the package's folder; by default this package's.
+
+    Raises:
+      InputError: the folder holds no sources, or one cannot be read.
+    """
+    files = sorted(package.rglob("*.py"))
+    if not files:
+        raise InputError(f"{package}: holds no .py files; install the package with its sources")
+    return of_text(*(f"{f.relative_to(package).as_posix()} {of_files([f])}" for f in files))
+
+
+def versions() -> dict[str, str]:
+    """The versions of the libraries that compute: jax, jaxlib and numpy, by name."""
+    return {name: metadata.version(name) for name in ("jax", "jaxlib", "numpy")}
+
+
+def plain(value: Any, name: str) -> Any:
+    """A copy of a value that JSON gives back as it is: tuples become lists.
+
+    Args:
+      value: strings, numbers, bools, None, and lists and mappings of such.
+      name: what to call the value in an error.
+
+    Raises:
+      InputError: a part of it is something else, or a mapping has a key that is no string.
+    """
+    if isinstance(value, Mapping):
+        odd = [key for key in value if not isinstance(key, str)]
+        if odd:
+            raise InputError(f"{name} has the key {odd[0]!r}, which is no string; name it")
+        return {key: plain(part, f"{name}.{key}") for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(part, f"{name}[{i}]") for i, part in enumerate(value)]
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    raise InputError(
+        f"{name} is {value!r} of type {type(value).__name__}, which JSON does not keep; "
+        "give strings, numbers, bools, None, or lists and mappings of them"
+    )
+
+
+def refuse_other(place: str, there: Any, here: Any, remedy: str) -> None:
+    """Refuses what was made from something else, and says which entries differ.
+
+    Args:
+      place: the path of what was found, for the message.
+      there: what that was made from, as `plain` gives it.
+      here: what it should have been made from, likewise.
+      remedy: what to do, for the message.
+
+    Raises:
+      InputError: an entry differs or is on one side only. Numbers differ if they are written
+        differently: 1 is not 1.0.
+    """
+    left, right = dict(_leaves(there)), dict(_leaves(here))
+    paths = [*left, *(path for path in right if path not in left)]
+    differing = [path for path in paths if left.get(path) != right.get(path)]
+    if not differing:
+        return
+    shown = [
+        f"{'.'.join(path)} is {left.get(path, 'absent')} there and {right.get(path, 'absent')} here"
+        for path in differing[:_SHOWN]
+    ]
+    more = len(differing) - len(shown)
+    tail = f"; and {more} more" if more else ""
+    raise InputError(f"{place}: made from something else: {'; '.join(shown)}{tail}. {remedy}")
+
+
+def _leaves(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Path and JSON text of each leaf; lists and empty mappings are leaves."""
+    if isinstance(tree, Mapping) and tree:
+        for key, value in tree.items():
+            yield from _leaves(value, (*path, key))
+    else:
+        yield path, json.dumps(tree)
 
 
 def of_files(files: Sequence[Path], memo: Path | None = None) -> str:

@@ -1,8 +1,17 @@
 import hashlib
 import json
 import os
+import shutil
+from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import jaxlib
+import ml_dtypes
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tda_jax import fingerprint
 from tda_jax.errors import InputError
@@ -80,3 +89,101 @@ def test_a_damaged_memo_counts_as_empty(tmp_path, damage):
 
 def test_text_parts_do_not_run_into_each_other():
     assert fingerprint.of_text("ab", "c") != fingerprint.of_text("a", "bc")
+
+
+def test_of_an_array_counts_elements_in_order():
+    x = np.arange(6, dtype="<i4").reshape(2, 3)
+    assert fingerprint.of_array(x) == hashlib.sha256(x.tobytes()).hexdigest()
+    same = (x.astype(">i4"), np.asfortranarray(x), np.repeat(x, 2, axis=1)[:, ::2], jnp.asarray(x))
+    assert {fingerprint.of_array(y) for y in same} == {fingerprint.of_array(x)}
+    assert fingerprint.of_array(x.T) != fingerprint.of_array(x)
+    half = np.arange(3).astype(ml_dtypes.bfloat16)
+    assert fingerprint.of_array(half) == hashlib.sha256(half.tobytes()).hexdigest()
+    assert fingerprint.of_array(np.zeros((0, 2))) == hashlib.sha256(b"").hexdigest()
+    assert fingerprint.of_array(np.ones(())) == hashlib.sha256(np.ones(()).tobytes()).hexdigest()
+
+
+def test_of_code_follows_paths_and_contents_of_sources_only(tmp_path):
+    def package(name, files):
+        for path, content in files.items():
+            file = tmp_path / name / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(content)
+        return fingerprint.of_code(tmp_path / name)
+
+    first = package("a", {"x.py": "1", "deep/y.py": "2"})
+    assert package("b", {"deep/y.py": "2", "x.py": "1", "notes.txt": "3"}) == first
+    others = [
+        package("c", {"x.py": "1", "deep/y.py": "3"}),
+        package("d", {"x.py": "1", "y.py": "2"}),
+        package("e", {"x.py": "1", "other/y.py": "2"}),
+        package("f", {"x.py": "1"}),
+    ]
+    assert len({first, *others}) == 5
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"empty: holds no .py files"):
+        fingerprint.of_code(tmp_path / "empty")
+
+
+def test_of_code_is_of_this_package(tmp_path):
+    folder = Path(fingerprint.__file__).parent
+    shutil.copytree(folder, tmp_path / "copy")
+    assert fingerprint.of_code() == fingerprint.of_code(tmp_path / "copy")
+    with (tmp_path / "copy" / "models" / "unet.py").open("a") as file:
+        file.write("\n")
+    assert fingerprint.of_code() != fingerprint.of_code(tmp_path / "copy")
+
+
+def test_versions_are_those_that_run():
+    found = fingerprint.versions()
+    assert found == {"jax": jax.__version__, "jaxlib": jaxlib.__version__, "numpy": np.__version__}
+
+
+def test_plain_is_what_json_gives_back():
+    value = {"a": (1, 2.5, None), "b": {"c": [True, "x", np.float64(0.1)], "d": {}}}
+    assert fingerprint.plain(value, "v") == json.loads(json.dumps(value))
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ({"a": {"b": {1, 2}}}, r"v.a.b is \{1, 2\} of type set"),
+        ({"a": [0, np.float32(1)]}, r"v.a\[1\] is np.float32\(1.0\) of type float32"),
+        ({"a": {("b",): 1}}, r"v.a has the key \('b',\), which is no string"),
+    ],
+)
+def test_what_json_does_not_keep_is_refused(value, says):
+    with pytest.raises(InputError, match=says):
+        fingerprint.plain(value, "v")
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "says"),
+    [
+        ({"a": 1}, {"a": 2}, "a is 1 there and 2 here"),
+        ({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}}, r"a\.c is 2 there and 3 here"),
+        ({"a": 1}, {"a": 1, "b": None}, "b is absent there and null here"),
+        ({"a": {}}, {"a": {"b": 1}}, r"a is \{\} there and absent here; a\.b is absent there"),
+        ({"a": True}, {"a": 1}, "a is true there and 1 here"),
+        ({"a": [1, 2]}, {"a": [2, 1]}, r"a is \[1, 2\] there and \[2, 1\] here"),
+        ({"a.b": 1}, {"a": {"b": 1}}, "a.b is 1 there and absent here; a.b is absent there"),
+    ],
+)
+def test_each_difference_is_shown(there, here, says):
+    with pytest.raises(InputError, match=f"^f: made from something else: {says}.*Delete it$"):
+        fingerprint.refuse_other("f", there, here, "Delete it")
+
+
+def test_many_differences_are_counted():
+    with pytest.raises(InputError, match=r"k8 is 8 there and -8 here; and 4 more\. Delete it"):
+        fingerprint.refuse_other(
+            "f",
+            {f"k{i}": i for i in range(13)},
+            {f"k{i}": -i for i in range(13)},
+            "Delete it",
+        )
+
+
+@given(st.recursive(st.integers(0, 2), lambda x: st.dictionaries(st.sampled_from("ab."), x)))
+def test_what_is_equal_is_not_refused(tree):
+    fingerprint.refuse_other("f", tree, json.loads(json.dumps(tree)), "Delete it")

@@ -9,7 +9,9 @@ PACKAGE = Path(__file__).parent.parent / "tda_jax"
 
 # The ground floor first. A room is a module or a folder directly under tda_jax, or, in a room
 # with floors of its own, a module within it.
-ROOMS = ["errors", "kinds", "precision", "fingerprint", "params", "diffusion", "models"]
+ROOMS = ["errors", "kinds", "precision", "fingerprint", "params", "examples", "keys", "devices"]
+ROOMS += ["manifest", "store", "artifact", "diffusion", "models", "attribution", "corpus"]
+ROOMS += ["baselines", "evaluation", "export"]
 FLOORS = {
     "diffusion": [
         "scheduler_config",
@@ -19,6 +21,7 @@ FLOORS = {
         "guidance",
         "timesteps",
         "samplers",
+        "training",
     ],
     "models": [
         "config_keys",
@@ -43,12 +46,33 @@ FLOORS = {
         "export",
         "random_pipeline",
     ],
+    "attribution": [
+        "contract",
+        "rows",
+        "sweep",
+        "fisher",
+        "unlearn",
+        "linearised",
+        "memory",
+        "conformance",
+        "unet",
+        "settings",
+        "prepare",
+        "directions",
+        "passes",
+        "by_unlearning",
+        "scores",
+        "calibration",
+    ],
+    "corpus": ["fields", "metadata", "arrays"],
+    "baselines": ["similarity"],
+    "evaluation": ["ranking", "named_draws", "synthetic", "small_unet"],
 }
 
 # What the compute core may import: it runs on accelerator images without audio and data packages.
 CORE_PACKAGES = {"jax", "flax", "optax", "orbax", "tensorstore", "safetensors", "numpy"}
 CORE_PACKAGES |= {"ml_dtypes", "jaxtyping", "absl", "tda_jax"}
-CORE_ROOMS = {"errors", "kinds", "precision", "fingerprint", "params", "diffusion", "models"}
+CORE_ROOMS = set(ROOMS) - {"corpus", "evaluation", "export"}
 REFERENCE_PACKAGES = {"torch", "diffusers", "transformers", "peft", "tensorflow"}
 
 

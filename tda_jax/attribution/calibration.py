@@ -2,6 +2,10 @@
 
 Zero is not neutral: almost every track scores above it. Decoys, tracks of the same source,
 processing and lengths that the model never saw, say what scores come without training.
+
+They say it of tracks that could be exchanged with them. A track that is like the query beats
+decoys that are not, trained on or not: to tell training from likeness, decoys must be as like the
+query as the members they are held against.
 """
 
 from typing import NamedTuple
@@ -86,7 +90,7 @@ def q_values(
 
 def minus_common(
     scores: Float[np.ndarray, "queries n"],
-    reference: Float[np.ndarray, "references n"] | None = None,
+    reference: Float[np.ndarray, "references tracks"] | None = None,
 ) -> Float64[np.ndarray, "queries n"]:
     """Takes out what a track scores for any query: (score - median) / (1.4826 · MAD) by track.
 

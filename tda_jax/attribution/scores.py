@@ -86,13 +86,13 @@ def per_bin(values: Float[np.ndarray, "n R S"]) -> Float64[np.ndarray, "n 10"]:
     """
     n, replicates, strata = values.shape
     bin_of(strata)  # refuses strata that do not fill the bins; they are in order
-    return values.astype(np.float64).reshape(n, replicates, BINS, -1).mean(axis=(1, 3))
+    return values.astype(np.float64).reshape(n, replicates, BINS, strata // BINS).mean(axis=(1, 3))
 
 
 def score(
     values: Float[np.ndarray, "n R S"],
     weighting: str = "uniform",
-    before: Float[np.ndarray, "n R S"] | None = None,
+    before: Float[np.ndarray, "_ _ _"] | None = None,
 ) -> Score:
     """Scores under a weighting of the timestep bins, with their paired standard errors.
 
@@ -113,24 +113,59 @@ def score(
             before, losses of another shape, or strata that do not fill the bins evenly.
     """
     n, replicates, strata = values.shape
-    _refuse(values, weighting, before)
+    weights = bin_weights(values, weighting, before)
     if replicates < 2:
         raise InputError(
             "one draw for each stratum tells nothing of its noise; give at least 2 replicates"
         )
-    values = values.astype(np.float64)
-    used = _finite(values)
-    if weighting == "ratio":
-        used &= _finite(before)
+    used = ~np.isnan(weights).any(axis=1)
     value, error = np.full(n, np.nan), np.full(n, np.nan)
-    kept = values[used]
-    rise = per_bin(kept)
-    weights = _bin_weights(weighting, rise, None if before is None else per_bin(before[used]))
-    value[used] = np.sum(weights * rise, axis=1)
+    kept, weights = values[used].astype(np.float64), weights[used]
+    value[used] = weighted(kept, weights)
     by_stratum = weights[:, bin_of(strata)] * (BINS / strata)
     variance = kept.var(axis=1, ddof=1)
     error[used] = np.sqrt(np.sum(by_stratum**2 * variance, axis=1) / replicates)
     return Score(value, error)
+
+
+def bin_weights(
+    values: Float[np.ndarray, "n R S"],
+    weighting: str = "uniform",
+    before: Float[np.ndarray, "_ _ _"] | None = None,
+) -> Float64[np.ndarray, "n 10"]:
+    """The weight that `score` gives to the mean of each timestep bin.
+
+    Args:
+        values: see `score`; likewise the others.
+        weighting: one of `WEIGHTINGS`.
+        before: the per-draw losses before, which "ratio" divides by.
+
+    Returns:
+        (n, 10); nan for a track that has no score.
+
+    Raises:
+        InputError: see `score`.
+    """
+    _refuse(values, weighting, before)
+    used = _finite(values)
+    if weighting == "ratio":
+        used &= _finite(before)
+    weights = np.full((len(values), BINS), np.nan)
+    rise, lost = per_bin(values[used]), None if before is None else per_bin(before[used])
+    weights[used] = _bin_weights(weighting, rise, lost)
+    return weights
+
+
+def weighted(
+    values: Float[np.ndarray, "n R S"], weights: Float[np.ndarray, "n 10"]
+) -> Float64[np.ndarray, " n"]:
+    """Per-draw values under given weights: parts of a score under the weights of the whole.
+
+    Args:
+        values: per-draw rises of any number of replicates.
+        weights: from `bin_weights`.
+    """
+    return np.sum(weights * per_bin(values), axis=1)
 
 
 def not_finite(ids: Sequence[str], *values: Float[np.ndarray, "n ..."]) -> list[str]:

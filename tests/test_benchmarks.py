@@ -1,5 +1,10 @@
 """Figures that are promises: what a load may take, at full size."""
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from benchmarks import loading
@@ -11,3 +16,15 @@ def test_a_load_takes_at_most_1_3_times_the_checkpoint(tmp_path):
     size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     assert size > 7e8  # AudioLDM-s in float32
     assert loading.load_once(folder)["peak"] <= 1.3 * size
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["fisher", "sweep", "linearised"])
+def test_memory_is_predicted_within_a_fifth(kind):
+    """On the full AudioLDM-s UNet, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.memory", f"--child={kind}:2"]
+    root = Path(__file__).parent.parent
+    out = subprocess.check_output(command, text=True, cwd=root).splitlines()[-1]
+    row = json.loads(out)
+    assert row["measured"] > 1e9
+    assert abs(row["ratio"] - 1) <= 0.2

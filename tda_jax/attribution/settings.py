@@ -1,7 +1,7 @@
 """The settings of attribution by unlearning: what decides a score, and what only decides speed."""
 
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 
@@ -10,7 +10,10 @@ from tda_jax.attribution.contract import Model, split_group
 from tda_jax.errors import InputError
 from tda_jax.examples import Corpus
 
+Method = Literal["linearised", "exact"]
 Weighting = Literal["uniform", "standardised", "ratio"]
+Dtype = Literal["float32", "bfloat16", "float64"]
+Dtype = Literal["float32", "bfloat16", "float64"]
 
 
 class Settings(NamedTuple):
@@ -42,7 +45,7 @@ class Settings(NamedTuple):
 
     corpus_size: int
     group: str
-    method: Literal["linearised", "exact"] = "linearised"
+    method: Method = "linearised"
     rise: float = 0.1
     rate: float | None = None
     steps: int = 1
@@ -56,7 +59,7 @@ class Settings(NamedTuple):
     mask_unlearn: bool = True
     mask_sweep: bool = False
     weighting: Weighting = "uniform"
-    dtype: Literal["float32", "bfloat16", "float64"] = "float32"
+    dtype: Dtype = "float32"
     second_order: bool = False
     frames: bool = False
     seed: int = 0
@@ -93,8 +96,7 @@ def refuse(model: Model, corpus: Corpus, queries: Corpus, settings: Settings) ->
         InputError: a value is out of range or does not fit the model, corpus or another setting.
     """
     split_group(model, settings.group)
-    keys.bin_of(settings.strata)
-    keys.root(settings.seed, keys.Domain.SWEEP)
+    refuse_values(settings)
     members = int(corpus.members.sum())
     if settings.corpus_size < members:
         raise InputError(
@@ -105,12 +107,38 @@ def refuse(model: Model, corpus: Corpus, queries: Corpus, settings: Settings) ->
         raise InputError("every track is a decoy; give training tracks, too")
     if settings.fisher_tracks is not None and not 1 <= settings.fisher_tracks <= members:
         raise InputError(f"fisher_tracks = {settings.fisher_tracks}; give 1 to {members}")
-    _refuse_numbers(settings)
-    _refuse_combinations(settings)
     wanted, found = corpus.examples.latent.shape[1:], queries.examples.latent.shape[1:]
     if wanted != found:
         raise InputError(f"queries have latents {found} and tracks {wanted}; give one shape")
     _refuse_conditions(corpus, queries)
+
+
+def refuse_values(settings: Settings) -> None:
+    """Refuses settings that fit no model and no corpus.
+
+    Raises:
+        InputError: a value is out of range, or does not fit another setting.
+    """
+    keys.bin_of(settings.strata)
+    keys.root(settings.seed, keys.Domain.SWEEP)
+    if settings.corpus_size < 1:
+        raise InputError(
+            f"N = {settings.corpus_size}; give the size of the model's whole training set"
+        )
+    _refuse_numbers(settings)
+    _refuse_choices(settings)
+    _refuse_combinations(settings)
+
+
+def refuse_compute(compute: Compute) -> None:
+    """Refuses sizes that nothing can be computed with.
+
+    Raises:
+        InputError: one is below 1.
+    """
+    for name in ("batch", "fisher_batch", "queries_per_pass", "chunk"):
+        if getattr(compute, name) < 1:
+            raise InputError(f"{name} = {getattr(compute, name)}; give 1 at least")
 
 
 def _refuse_numbers(settings: Settings) -> None:
@@ -131,14 +159,25 @@ def _refuse_numbers(settings: Settings) -> None:
         )
 
 
+def _refuse_choices(settings: Settings) -> None:
+    for name, kind in (("method", Method), ("weighting", Weighting), ("dtype", Dtype)):
+        if getattr(settings, name) not in get_args(kind):
+            given, known = getattr(settings, name), list(get_args(kind))
+            raise InputError(f"{name} = {given!r}; choose one of {known}")
+
+
 def _refuse_combinations(settings: Settings) -> None:
     linearised = settings.method == "linearised"
-    if settings.method not in ("linearised", "exact"):
-        raise InputError(f"method = {settings.method!r}; give 'linearised' or 'exact'")
     if settings.steps > 1 and linearised:
         raise InputError(f"steps = {settings.steps} needs method = 'exact': one step is a line")
     if settings.frames and linearised:
         raise InputError("frames = True needs method = 'exact'")
+    for name, given, known in (
+        ("dtype", settings.dtype, get_args(Dtype)),
+        ("weighting", settings.weighting, get_args(Weighting)),
+    ):
+        if given not in known:
+            raise InputError(f"{name} = {given!r}; give one of {known}")
     if settings.dtype == "float64" and not jax.config.jax_enable_x64:
         raise InputError("dtype = 'float64' needs jax_enable_x64")
 

@@ -3,9 +3,10 @@
     python -m benchmarks.memory --out=benchmarks/results/memory-cpu.json
 
 Each pass runs in a process of its own, on the full AudioLDM-s UNet. Predicted is what
-`tda_jax.attribution.memory` reads off the compiled program. Measured is, on a CPU, the highest
-resident memory of the process during the pass less what it held before any array was made; on an
-accelerator, the device's own count of its peak.
+`tda_jax.attribution.memory` reads off the compiled program. Measured is, on a CPU, the arrays that
+live before the pass and by how much the process grows during it, once the program is compiled and
+loaded (which takes memory of its own, and gives it back); on an accelerator, the device's own count
+of its peak.
 """
 
 import ctypes
@@ -13,9 +14,12 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
+import numpy as np
 from absl import app, flags
 
 from benchmarks import hardware
@@ -38,45 +42,53 @@ def _status(name: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024
 
 
-def _settle() -> None:
-    """Gives freed memory back to the system, and starts the highest value anew."""
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
-
-
-def measure(setting: str, kind: str, batch: int) -> dict[str, float]:
-    """Predicts a pass over two tracks, runs it, and reads what it took; for a fresh process."""
-    # The prediction compiles, the run then finds the program: compiling is no part of the peak.
-    jax.config.update("jax_compilation_cache_dir", tempfile.mkdtemp())
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    cpu = jax.default_backend() == "cpu"
-    jax.block_until_ready(jax.jit(lambda x: x + 1)(1.0))
+def _grown(run: Callable[[], Any]) -> int:
+    """By how many bytes this process grows at most while it runs something."""
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # freed memory goes back to the system
+    Path("/proc/self/clear_refs").write_text("5")  # the highest value starts anew
     before = _status("VmRSS")
+    run()
+    return _status("VmHWM") - before
+
+
+def _pass(setting: str, kind: str, batch: int) -> tuple[memory.Need, Callable[[], Any]]:
+    """What a pass over two tracks is predicted to need, and the pass."""
     made, used = model(setting), devices.local_devices(1)
-    moved, rest = devices.replicate(split_group(made, SETTINGS[setting].group), used)
+    parts = devices.replicate(split_group(made, SETTINGS[setting].group), used)
     examples, ids = track(setting, 2)
     plan = keys.Draws(1, max(batch, 4))
     if kind == "fisher":
         run = fisher.make_fisher(made, plan.count, 0, batch, used)
-        placed = fisher.place(run, moved, rest)
-        need = memory.of_fisher(run, placed, moved, examples)
-        _settle()
-        fisher.add(run, fisher.start(run, moved), placed, examples, ids)
-    elif kind == "sweep":
+        placed = fisher.place(run, *parts)
+        need = memory.of_fisher(run, placed, parts[0], examples)
+        return need, lambda: fisher.add(run, fisher.start(run, parts[0]), placed, examples, ids)
+    if kind == "sweep":
         run = sweep.make_sweep(made, plan, 0, batch, used)
-        placed = sweep.place(run, moved, rest)
-        need = memory.of_sweep(run, placed, moved, examples)
-        _settle()
-        step = sweep.place_step(run, prepare.no_step(moved))
-        sweep.losses(run, placed, step, examples, ids)
+        placed = sweep.place(run, *parts)
+        need = memory.of_sweep(run, placed, parts[0], examples)
+        step = prepare.no_step(parts[0])
+        return need, lambda: sweep.losses(run, placed, sweep.place_step(run, step), examples, ids)
+    run = linearised.make_linearised(made, plan, 0, batch, used)
+    placed = linearised.place(run, *parts)
+    need = memory.of_linearised(run, placed, parts[0], 1, 2, examples)
+    along = {path: np.zeros((2, *x.shape), np.float32) for path, x in parts[0].items()}
+    return need, lambda: linearised.expand(
+        run, placed, linearised.place_directions(run, [along]), examples, ids
+    )
+
+
+def measure(setting: str, kind: str, batch: int) -> dict[str, float]:
+    """Predicts a pass, runs it, and reads what it took; for a fresh process."""
+    # The prediction compiles, the run then finds the program.
+    jax.config.update("jax_compilation_cache_dir", tempfile.mkdtemp())
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    need, run = _pass(setting, kind, batch)
+    run()
+    if jax.default_backend() == "cpu":
+        alive = sum(x.nbytes for x in jax.live_arrays())
+        peak = alive + _grown(run)
     else:
-        run = linearised.make_linearised(made, plan, 0, batch, used)
-        placed = linearised.place(run, moved, rest)
-        need = memory.of_linearised(run, placed, moved, 1, 2, examples)
-        _settle()
-        nothing = jax.tree.map(lambda x: jax.numpy.zeros((1, 2, *x.shape)), moved)
-        linearised.expand(run, placed, devices.replicate(nothing, used), examples, ids)
-    peak = _status("VmHWM") - before if cpu else used[0].memory_stats()["peak_bytes_in_use"]
+        peak = jax.local_devices()[0].memory_stats()["peak_bytes_in_use"]
     return {"predicted": need.peak, "measured": peak, "ratio": need.peak / peak}
 
 

@@ -6,6 +6,7 @@ between devices, so the number of devices changes no result but for rounding.
 """
 
 import collections
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -17,7 +18,8 @@ from jaxtyping import Bool
 
 from tda_jax.errors import InputError
 
-_IN_FLIGHT = 2  # batches dispatched ahead of the one that is waited for
+_AXIS = "devices"
+_AHEAD = 2  # batches dispatched ahead of the one that is waited for, on an accelerator
 
 Rows = Callable[[np.ndarray], Any]
 """rows(positions) -> a tree of arrays with one row for each position."""
@@ -54,7 +56,7 @@ def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:
 
     Where the only device holds the tree already, nothing is copied.
     """
-    mesh = Mesh(np.asarray(devices, object), ("devices",))
+    mesh = Mesh(np.asarray(devices, object), (_AXIS,))
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
@@ -90,7 +92,8 @@ def row_sum(
 
         return jax.tree.map(add, total, trees), info
 
-    step = jax.pmap(step, in_axes=(0, None, 0, 0), devices=devices, donate_argnums=0)
+    # The name of `zeros`' axis: a sum under another one would be compiled for once more.
+    step = jax.pmap(step, _AXIS, in_axes=(0, None, 0, 0), devices=devices, donate_argnums=0)
     return RowMap(step, devices, batch)
 
 
@@ -106,19 +109,16 @@ def results(mapped: RowMap, shared: Any, rows: Rows, count: int) -> Any:
     Returns:
         A tree of numpy arrays with a leading axis of `count`.
     """
-    batches = _ahead(_batches(mapped, rows, count), lambda b: mapped.step(shared, b))
-    return _together([_real(out, real) for out, real in batches])
+    batches = _batches(mapped, rows, count)
+    ahead = _ahead(((mapped.step(shared, b), real) for b, real in batches), mapped.devices)
+    return _together([_real(out, real) for out, real in ahead])
 
 
 def zeros(tree: Any, devices: Sequence[jax.Device]) -> Any:
     """The start of a sum like `tree`: zeros on each device, with a leading axis of devices."""
-    mesh = Mesh(np.asarray(devices, object), ("devices",))
-    sharding = NamedSharding(mesh, PartitionSpec("devices"))
-    make = jax.jit(
-        lambda: jax.tree.map(lambda x: jnp.zeros((len(devices), *x.shape), x.dtype), tree),
-        out_shardings=sharding,
-    )
-    return make()
+    leaves, structure = jax.tree.flatten(tree)
+    kinds = tuple((x.shape, jnp.dtype(x.dtype)) for x in leaves)
+    return jax.tree.unflatten(structure, _zeros(kinds, tuple(devices))())
 
 
 def as_total(total: Any, devices: Sequence[jax.Device]) -> Any:
@@ -133,8 +133,7 @@ def as_total(total: Any, devices: Sequence[jax.Device]) -> Any:
             x = np.concatenate([np.add.reduce(x, axis=0)[None], rest])
         return jax.device_put(x, sharding)
 
-    mesh = Mesh(np.asarray(devices, object), ("devices",))
-    sharding = NamedSharding(mesh, PartitionSpec("devices"))
+    sharding = _over(devices)
     return jax.tree.map(put, total)
 
 
@@ -151,17 +150,37 @@ def add_rows(mapped: RowMap, total: Any, shared: Any, rows: Rows, count: int) ->
     Returns:
         The new total, on the devices, and the `info` of each row as numpy arrays.
     """
-    infos = []
-    for batch, real in _batches(mapped, rows, count):
-        shape = (len(mapped.devices), mapped.batch)
-        total, info = mapped.step(total, shared, batch, real.reshape(shape))
-        infos.append((info, real))
-    return total, _together([_real(info, real) for info, real in infos])
+    shape = (len(mapped.devices), mapped.batch)
+
+    def infos() -> Iterator[tuple[Any, np.ndarray]]:
+        nonlocal total
+        for batch, real in _batches(mapped, rows, count):
+            total, info = mapped.step(total, shared, batch, real.reshape(shape))
+            yield info, real
+
+    parts = [_real(info, real) for info, real in _ahead(infos(), mapped.devices)]
+    return total, _together(parts)
 
 
 def over_devices(total: Any) -> Any:
     """The sum over the leading axis of devices, as numpy arrays: always in the same order."""
     return jax.tree.map(lambda x: np.add.reduce(np.asarray(x), axis=0), total)
+
+
+@functools.lru_cache(maxsize=32)
+def _zeros(
+    kinds: tuple[tuple[tuple[int, ...], Any], ...], devices: tuple[jax.Device, ...]
+) -> Callable[[], list[jax.Array]]:
+    """Makes zeros of given shapes and types on each device; compiled once for each such list."""
+    return jax.jit(
+        lambda: [jnp.zeros((len(devices), *shape), dtype) for shape, dtype in kinds],
+        out_shardings=_over(devices),
+    )
+
+
+def _over(devices: Sequence[jax.Device]) -> NamedSharding:
+    """The leading axis over the devices."""
+    return NamedSharding(Mesh(np.asarray(devices, object), (_AXIS,)), PartitionSpec(_AXIS))
 
 
 def _exact(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -193,13 +212,17 @@ def _batches(mapped: RowMap, rows: Rows, count: int) -> Iterator[tuple[Any, np.n
 
 
 def _ahead(
-    batches: Iterator[tuple[Any, np.ndarray]], run: Callable[[Any], Any]
+    running: Iterator[tuple[Any, np.ndarray]], devices: Sequence[jax.Device]
 ) -> Iterator[tuple[Any, np.ndarray]]:
-    """Runs batches with a few dispatched ahead, so that devices do not wait for the host."""
+    """Batches that run, with a few dispatched ahead, so that devices do not wait for the host.
+
+    On a CPU none: host and device are one there, and every batch that waits holds its scratch.
+    """
+    most = 0 if devices[0].platform == "cpu" else _AHEAD
     waiting: collections.deque[tuple[Any, np.ndarray]] = collections.deque()
-    for batch, real in batches:
-        waiting.append((run(batch), real))
-        if len(waiting) > _IN_FLIGHT:
+    for out, real in running:
+        waiting.append((jax.block_until_ready(out) if not most else out, real))
+        if len(waiting) > most:
             yield waiting.popleft()
     yield from waiting
 

@@ -1,5 +1,6 @@
-"""A loaded UNet as a `Model` to attribute."""
+"""A denoiser as a `Model` to attribute: a loaded UNet, or any function that predicts."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -8,7 +9,7 @@ from jaxtyping import Array
 
 from tda_jax import fingerprint
 from tda_jax.attribution.contract import Model, Terms
-from tda_jax.diffusion.losses import denoising_terms
+from tda_jax.diffusion.losses import Predict, denoising_terms
 from tda_jax.diffusion.schedules import NoiseSchedule, schedule_to_config
 from tda_jax.examples import Example
 from tda_jax.models.denoiser import predict_fn
@@ -22,7 +23,26 @@ def unet_model(unet: Component, schedule: NoiseSchedule) -> Model:
         unet: from `load_pipeline(folder).components["unet"]`.
         schedule: the noise process that it was trained with.
     """
-    predict = predict_fn(unet.module)
+    weights = unet.record.fingerprint
+    return denoiser_model(predict_fn(unet.module), schedule, unet.params, unet.groups, weights)
+
+
+def denoiser_model(
+    predict: Predict,
+    schedule: NoiseSchedule,
+    params: Mapping[str, Any],
+    groups: Mapping[str, str],
+    weights: str,
+) -> Model:
+    """The contract of a function of one example that predicts the schedule's target.
+
+    Args:
+        predict: (params, x_t, t, condition) -> prediction.
+        schedule: the noise process that it was trained with.
+        params: nested dicts of arrays, all of one floating type.
+        groups: name -> pattern over the paths of `params`.
+        weights: a fingerprint of `params` and of what `predict` computes.
+    """
 
     def terms(params: Any, example: Example, t: Array, noise: Array) -> Terms:
         dtype = jax.tree.leaves(params)[0].dtype  # parameters in half precision: so the network
@@ -37,8 +57,8 @@ def unet_model(unet: Component, schedule: NoiseSchedule) -> Model:
         return Terms(prediction, target, example.mask)
 
     process = repr(sorted(schedule_to_config(schedule).items()))
-    made_of = fingerprint.of_text(unet.record.fingerprint, process)
-    return Model(terms, unet.params, unet.groups, len(schedule.alpha), made_of)
+    made_of = fingerprint.of_text(weights, process)
+    return Model(terms, params, groups, len(schedule.alpha), made_of)
 
 
 def _floating(x: Array, dtype: Any) -> Array:

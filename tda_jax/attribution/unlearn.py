@@ -115,13 +115,14 @@ def query_gradient(
         total, info = devices.add_rows(
             gradient.mapped, total, shared, lambda p, b=block: rows(p + b * per_block), per_block
         )
-        if not info["finite"].all():
-            raise UnusableQuery(
-                f"query {query_id!r}: a loss or gradient is not finite (mean loss "
-                f"{info['loss'].mean()}); check its latent's scale, its condition and the weights"
-            )
         sums.append(devices.over_devices(total))
-        losses.append(info["loss"])
+        losses.append(info)
+        # A draw that is not finite leaves no sum finite that it is in.
+        if not all(np.isfinite(x).all() for x in (info, *sums[-1].values())):
+            raise UnusableQuery(
+                f"query {query_id!r}: a loss or gradient is not finite (mean loss {info.mean()}); "
+                "check its latent's scale, its condition and the weights"
+            )
     count = gradient.per_block
     means = jax.tree.map(lambda *x: np.stack(x) / x[0].dtype.type(count), *sums)
     if not any(np.any(leaf) for leaf in means.values()):
@@ -209,9 +210,11 @@ def _mean(flat: tree.Flat) -> float:
 
 
 def _gradient(model: Model, strata: int) -> Callable[[Any, Row], Any]:
-    """((parameters, step), row) -> (sum of gradients over the row's draws, good, info)."""
+    """((parameters, step), row) -> (sum of gradients over the row's draws, True, losses)."""
 
-    def row_gradient(shared: Any, row: Row) -> tuple[tree.Flat, Bool[Array, ""], dict[str, Array]]:
+    def row_gradient(
+        shared: Any, row: Row
+    ) -> tuple[tree.Flat, Bool[Array, ""], Float[Array, " k"]]:
         (moved, rest, root), step = shared
 
         def total(moved: tree.Flat) -> tuple[Float[Array, ""], Float[Array, " k"]]:
@@ -223,9 +226,6 @@ def _gradient(model: Model, strata: int) -> Callable[[Any, Row], Any]:
 
         at = jax.tree.map(jnp.add, moved, step)
         gradient, losses = jax.grad(total, has_aux=True)(at)
-        finite = jnp.isfinite(losses).all()
-        for leaf in jax.tree.leaves(gradient):
-            finite &= jnp.isfinite(leaf).all()
-        return gradient, finite, {"finite": finite, "loss": losses}
+        return gradient, jnp.asarray(True), losses
 
     return row_gradient

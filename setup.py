@@ -15,6 +15,7 @@ setup(
         "jax>=0.10",
         "jaxtyping>=0.3",
         "librosa>=0.11",
+        "matplotlib>=3.9",
         "ml_collections>=1.1",
         "ml_dtypes>=0.5",
         "numpy>=2.0",
@@ -24,6 +25,7 @@ setup(
         "safetensors>=0.5",
         "tensorflow-datasets>=4.9.10",
         "tensorstore>=0.1.80",
+        "tqdm>=4.66",
     ],
     extras_require={
         "test": ["beartype>=0.20", "hypothesis>=6.100", "pytest>=8", "ruff>=0.17"],

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "tda_jax"
 # with floors of its own, a module within it.
 ROOMS = ["errors", "kinds", "precision", "fingerprint", "params", "examples", "keys", "devices"]
 ROOMS += ["manifest", "store", "artifact", "diffusion", "models", "attribution", "corpus"]
-ROOMS += ["baselines", "evaluation", "export"]
+ROOMS += ["baselines", "evaluation", "export", "report"]
 FLOORS = {
     "diffusion": [
         "scheduler_config",
@@ -63,16 +63,20 @@ FLOORS = {
         "by_unlearning",
         "scores",
         "calibration",
+        "plan",
+        "table",
+        "summary",
     ],
-    "corpus": ["fields", "metadata", "arrays"],
+    "corpus": ["fields", "metadata", "arrays", "fitting"],
     "baselines": ["similarity"],
     "evaluation": ["ranking", "named_draws", "synthetic", "small_unet"],
+    "report": ["figures"],
 }
 
 # What the compute core may import: it runs on accelerator images without audio and data packages.
 CORE_PACKAGES = {"jax", "flax", "optax", "orbax", "tensorstore", "safetensors", "numpy"}
 CORE_PACKAGES |= {"ml_dtypes", "jaxtyping", "absl", "tda_jax"}
-CORE_ROOMS = set(ROOMS) - {"corpus", "evaluation", "export"}
+CORE_ROOMS = set(ROOMS) - {"corpus", "evaluation", "export", "report"}
 REFERENCE_PACKAGES = {"torch", "diffusers", "transformers", "peft", "tensorflow"}
 
 

@@ -22,7 +22,7 @@ from tda_jax.attribution import directions, linearised, passes, prepare, sweep, 
 from tda_jax.attribution.contract import Model, split_group
 from tda_jax.attribution.directions import Direction
 from tda_jax.attribution.prepare import Progress, silent
-from tda_jax.attribution.settings import Compute, Settings, made_of, refuse
+from tda_jax.attribution.settings import Compute, Settings, made_of, refuse, refuse_compute
 
 _FISHER = ("group", "fisher_draws", "fisher_tracks", "mask_unlearn", "seed")
 _SWEEP = ("replicates", "strata", "mask_sweep", "seed")
@@ -90,6 +90,7 @@ def run(
             something else.
     """
     refuse(model, corpus, queries, settings)
+    refuse_compute(compute)
     code = {"code": fingerprint.of_code(), "versions": fingerprint.versions()}
     prints = examples.corpus_fingerprint(corpus)
     # Placed once: all passes then share these copies.

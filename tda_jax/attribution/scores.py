@@ -75,7 +75,7 @@ def linearised(
     if not np.isfinite(learning_rate):
         raise InputError(f"learning rate {learning_rate} is not finite; give a finite number")
     lr = np.float64(learning_rate)
-    return Linearised(lr * a.astype(np.float64), lr**2 * b.astype(np.float64))
+    return Linearised(lr * a.astype(np.float64), lr * lr * b.astype(np.float64))
 
 
 def per_bin(values: Float[np.ndarray, "n R S"]) -> Float64[np.ndarray, "n 10"]:

@@ -82,9 +82,9 @@ class Compute(NamedTuple):
     """
 
     devices: tuple[jax.Device, ...]
-    batch: int = 4
+    batch: int = 8
     fisher_batch: int = 4
-    queries_per_pass: int = 4
+    queries_per_pass: int = 5
     chunk: int = 64
 
 

@@ -1,0 +1,128 @@
+"""Attributes queries to the tracks of a corpus by unlearning: arrays in, tables of scores out.
+
+python -m experiments.attribute --config=configs/arrays.py --config.model=FOLDER
+    --config.corpus=FOLDER --config.queries=FOLDER --config.corpus_size=N --config.workdir=DIR
+"""
+
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+
+from experiments import attribute_inputs as inputs
+from experiments import attribute_outputs as outputs
+from experiments import cards, synthetic_default
+from experiments.progress import Bars, Clock, Progress
+from tda_jax.attribution import by_unlearning
+from tda_jax.attribution.contract import Model
+from tda_jax.attribution.plan import plan
+from tda_jax.attribution.prepare import silent
+from tda_jax.attribution.table import Table, tables
+from tda_jax.errors import InputError
+from tda_jax.evaluation.synthetic import query_ids
+
+_COMPILED_AFTER = 0.2  # seconds of compiling from which a program is kept
+
+
+class Result(NamedTuple):
+    """What a run found: tables by query id, and what `summary.json` holds."""
+
+    tables: dict[str, Table]
+    summary: dict[str, Any]
+
+
+def run(config: ConfigDict, progress: Progress = silent) -> Result:
+    """Runs a card: reads, checks, attributes, writes tables, figures and a summary.
+
+    Args:
+        config: as `configs/arrays.py` gives it. Without `model` and `corpus`, both are made.
+        progress: told of work done.
+
+    Raises:
+        InputError: something given cannot be used, before any work; or no query could be
+            unlearned.
+    """
+    config, clock = config.copy_and_resolve_references(), Clock(progress)
+    inputs.refuse_card(config)
+    workdir, synthetic = Path(config.workdir), not config.corpus
+    model, given = _synthetic(config, clock) if synthetic else _read(config)
+    for warning in given.warnings:
+        cards.warn(warning)
+    clock("predicting memory", 0, 1)
+    stages = plan(model, given.corpus, given.queries, given.settings, given.compute)
+    clock("predicting memory", 1, 1)
+    print(outputs.describe(given, stages))
+    found = by_unlearning.run(
+        model, given.corpus, given.queries, given.settings, given.compute, workdir, clock
+    )
+    by_query = tables(found, given.corpus, given.settings)
+    for i, (query, table) in enumerate(by_query.items()):
+        clock("tables and figures", i, len(by_query))
+        outputs.write_query(workdir, query, table, given.corpus, found)
+    clock("tables and figures", len(by_query), len(by_query))
+    content = outputs.summarise(model, given, found, by_query, stages)
+    if synthetic:
+        _relate(content, by_query, given)
+    content["seconds"] = clock.seconds()
+    path = outputs.write_summary(workdir, content)
+    _say(content, by_query, path)
+    return Result(by_query, content)
+
+
+def _read(config: ConfigDict) -> tuple[Model, inputs.Inputs]:
+    """The folders that the card names."""
+    given = inputs.read(config, inputs.unet_config(config))
+    return inputs.load_model(config), given
+
+
+def _synthetic(config: ConfigDict, progress: Progress) -> tuple[Model, inputs.Inputs]:
+    """A corpus and a model that are made as folders, and then read as anybody's are."""
+    folder, settings = Path(config.workdir) / "synthetic", config.synthetic
+    unet = synthetic_default.unet_config(settings)
+    config.corpus = str(synthetic_default.make_corpus(folder, settings))
+    if not (config.queries or config.query_ids):
+        made = inputs.read_arrays(Path(config.corpus))
+        config.query_ids = ",".join(query_ids(made, settings.queries, settings.seed))
+    given = inputs.read(config, unet)
+    config.model = str(synthetic_default.make_model(folder, settings, given.corpus, progress))
+    return inputs.load_model(config), given
+
+
+def _relate(content: dict[str, Any], by_query: dict[str, Table], given: inputs.Inputs) -> None:
+    """Adds what is known of a synthetic corpus to the summary of each query that is a track."""
+    for query in content["queries"]:
+        if query["id"] in given.corpus.ids:
+            found = synthetic_default.relations(query["id"], by_query[query["id"]], given.corpus)
+            query["auc"] = {name: x if math.isfinite(x) else None for name, x in found.items()}
+
+
+def _say(content: dict[str, Any], by_query: dict[str, Table], path: Path) -> None:
+    for query in content["queries"]:
+        print(outputs.line(query, by_query[query["id"]]))
+        if "auc" in query:
+            known = {name: value for name, value in query["auc"].items() if value is not None}
+            aucs = ", ".join(f"{name} {value:.2f}" for name, value in known.items())
+            print(f"  area under the curve: {aucs}")
+    for skipped in content["skipped_queries"]:
+        cards.warn(f"skipped query {skipped['id']!r}: {skipped['reason']}")
+    if not by_query:
+        raise InputError(f"no query could be unlearned; {path} says why")
+    print(
+        f"wrote {path} and, for each of {len(by_query)} queries, scores.csv, scores.parquet, "
+        f"distribution.png and top.png in {path.parent / 'queries'}/"
+    )
+
+
+def main(config: ConfigDict) -> None:
+    """Runs the card with bars of progress and compiled programs that are kept."""
+    kept = Path(config.cache or Path(config.workdir) / "cache") / "compiled"
+    jax.config.update("jax_compilation_cache_dir", str(kept))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", _COMPILED_AFTER)
+    with Bars() as bars:
+        run(config, bars)
+
+
+if __name__ == "__main__":
+    cards.start(main, "configs/arrays.py")

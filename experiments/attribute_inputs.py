@@ -1,0 +1,189 @@
+"""What a run of `experiments.attribute` needs, read and checked: cheap checks come first."""
+
+import difflib
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from tda_jax import devices, examples
+from tda_jax.attribution import settings as known
+from tda_jax.attribution.contract import Model
+from tda_jax.attribution.settings import Compute, Settings
+from tda_jax.attribution.unet import unet_model
+from tda_jax.corpus import fitting
+from tda_jax.corpus.arrays import LAYOUTS, read_arrays, read_queries
+from tda_jax.errors import InputError
+from tda_jax.examples import Corpus
+from tda_jax.models.families import FAMILIES, template
+from tda_jax.models.folders import SCHEDULER, choose_weights, class_name, read_json, sort_index
+from tda_jax.models.groups import group_pattern
+from tda_jax.models.pretrained import load_pipeline
+from tda_jax.models.unet_config import UNetConfig
+
+_UNET = "UNet2DConditionModel"
+_SHOWN = 5
+
+
+class Inputs(NamedTuple):
+    """What a run is given.
+
+    Attributes:
+        corpus: members and decoys.
+        queries: to be attributed.
+        settings: what decides the scores.
+        compute: devices and batches.
+        warnings: what may be wrong, for people to judge.
+    """
+
+    corpus: Corpus
+    queries: Corpus
+    settings: Settings
+    compute: Compute
+    warnings: list[str]
+
+
+def refuse_card(config: Any) -> None:
+    """Refuses a card that cannot be run, whatever the folders hold.
+
+    Raises:
+        InputError: folders that do not go together, or a value that is out of range.
+    """
+    own = bool(config.model)
+    if own != bool(config.corpus):
+        given, missing = ("model", "corpus") if own else ("corpus", "model")
+        raise InputError(
+            f"{given} = {config[given]!r} but no {missing}; give --config.{missing}=FOLDER too, or "
+            "neither of them for the synthetic default"
+        )
+    if own and bool(config.queries) == bool(config.query_ids):
+        both = "both queries and query_ids" if config.queries else "neither queries nor query_ids"
+        raise InputError(
+            f"{both} are given; give --config.queries=FOLDER, or --config.query_ids=ID,ID for "
+            "tracks of the corpus"
+        )
+    if config.queries and config.query_ids:
+        raise InputError("both queries and query_ids are given; give one of them")
+    if own and not config.corpus_size:
+        raise InputError(
+            "corpus_size = 0; give --config.corpus_size=N, the number of tracks that the model was "
+            "trained on, also where only some of them are scored"
+        )
+    if config.layout not in LAYOUTS:
+        raise InputError(f"layout = {config.layout!r}; choose one of {LAYOUTS}")
+    known.refuse_values(settings_of(config, 1))
+    known.refuse_compute(compute_of(config))
+
+
+def read(config: Any, unet: UNetConfig) -> Inputs:
+    """Reads corpus and queries, and refuses what does not fit each other, the card or the UNet.
+
+    Args:
+        config: a card that `refuse_card` let pass, with `corpus`.
+        unet: from `unet_config`.
+
+    Raises:
+        InputError: names the cause, the value and the remedy.
+    """
+    groups = FAMILIES[_UNET].groups(unet)
+    group_pattern(groups, config.group)
+    fitting.refuse_stored(Path(config.corpus), unet, "tracks", config.layout)
+    corpus = read_arrays(Path(config.corpus), config.layout)
+    fitting.refuse_unfit(corpus, unet, "tracks", config.layout)
+    queries = _queries(config, corpus, unet)
+    fitting.refuse_unfit(queries, unet, "queries", config.layout)
+    settings = settings_of(config, int(corpus.members.sum()))
+    shapes = Model(_never, template(FAMILIES[_UNET], unet), groups, 0, "")
+    known.refuse(shapes, corpus, queries, settings)
+    warnings = fitting.scale_warnings(corpus, "tracks") + fitting.scale_warnings(queries, "queries")
+    warnings += fitting.decoy_warnings(corpus)
+    return Inputs(corpus, queries, settings, compute_of(config), warnings)
+
+
+def unet_config(config: Any) -> UNetConfig:
+    """The UNet's settings, from the JSON files of the model's folder alone.
+
+    Raises:
+        InputError: there is no pipeline, or it has no UNet or scheduler that is ported.
+    """
+    folder = Path(config.model)
+    sort_index(folder, read_json(folder / "model_index.json"), ("unet", SCHEDULER))
+    place, _, _ = choose_weights(folder / "unet", ema=config.ema, variant=config.variant or None)
+    source = place / "config.json"
+    found = read_json(source)
+    if class_name(found, source) != _UNET:
+        raise InputError(f"{source}: is for {class_name(found, source)}; give a {_UNET}")
+    return FAMILIES[_UNET].read_config(found, str(source))
+
+
+def load_model(config: Any) -> Model:
+    """The UNet of the model's folder, with its noise schedule.
+
+    Raises:
+        InputError: see `load_pipeline`.
+    """
+    pipeline = load_pipeline(
+        config.model,
+        ("unet", SCHEDULER),
+        ema=config.ema,
+        variant=config.variant or None,
+        loras=dict(config.loras),
+        cache=config.cache or None,
+    )
+    return unet_model(pipeline.components["unet"], pipeline.schedule)
+
+
+def settings_of(config: Any, members: int) -> Settings:
+    """The settings of a card; without `corpus_size`, N is the number of members given."""
+    values = {name: config[name] for name in Settings._fields}
+    return Settings(**values | {"corpus_size": config.corpus_size or members})
+
+
+def compute_of(config: Any) -> Compute:
+    """The devices and batches of a card."""
+    used = devices.local_devices(config.devices or None)
+    return Compute(used, **{name: config[name] for name in Compute._fields if name != "devices"})
+
+
+def listed(ids: Any) -> list[str]:
+    """The ids that a card gives: a sequence, a JSON list, or text with commas between them.
+
+    Raises:
+        InputError: a text that starts as a JSON list and is none.
+    """
+    if not isinstance(ids, str):
+        return list(ids)
+    if not ids.lstrip().startswith("["):
+        return [part.strip() for part in ids.split(",") if part.strip()]
+    try:
+        return list(json.loads(ids))
+    except ValueError as error:
+        raise InputError(f"query_ids = {ids!r} is no JSON list ({error}); mend it") from error
+
+
+def _queries(config: Any, corpus: Corpus, unet: UNetConfig) -> Corpus:
+    if config.queries:
+        fitting.refuse_stored(Path(config.queries), unet, "queries", config.layout)
+        return read_queries(Path(config.queries), config.layout)
+    wanted, place = listed(config.query_ids), {name: i for i, name in enumerate(corpus.ids)}
+    if len(set(wanted)) < len(wanted):
+        raise InputError(f"query_ids = {wanted} name a track twice; give each once")
+    for name in wanted:
+        if name not in place:
+            near = difflib.get_close_matches(str(name), corpus.ids, _SHOWN) or corpus.ids[:_SHOWN]
+            raise InputError(
+                f"query_ids: the corpus has no track {name!r}; its ids look like {list(near)}"
+            )
+        if "query_frames" in corpus.metadata[place[name]]:
+            raise InputError(
+                f"the corpus's metadata give query_frames for {name!r}; they count for queries "
+                "only, so put that track into a folder and give --config.queries"
+            )
+    return examples.take(corpus, np.array([place[name] for name in wanted], np.int64))
+
+
+def _never(params: Any, example: Any, t: jax.Array, noise: jax.Array) -> Any:
+    """Stands for the network where only shapes are known."""
+    raise AssertionError("a model of shapes has no terms")

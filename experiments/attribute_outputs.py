@@ -1,0 +1,141 @@
+"""What a run of `experiments.attribute` writes and says."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.attribute_inputs import Inputs
+from tda_jax import examples, fingerprint
+from tda_jax.artifact import whole_file
+from tda_jax.attribution import calibration, summary
+from tda_jax.attribution.by_unlearning import Run, query_folder
+from tda_jax.attribution.contract import Model
+from tda_jax.attribution.plan import Stage
+from tda_jax.attribution.table import Table, frame_rises
+from tda_jax.examples import Corpus
+from tda_jax.export import with_metadata, write_csv, write_parquet
+from tda_jax.report import figures
+
+_MIB, _GIB = 2**20, 2**30
+_NAMED = 3  # tracks that a line of a query names
+
+
+def describe(inputs: Inputs, stages: Mapping[str, Stage]) -> str:
+    """What is about to be done, in lines."""
+    members, n = int(inputs.corpus.members.sum()), len(inputs.corpus.ids)
+    lines = [
+        f"{members:,} tracks of N = {inputs.settings.corpus_size:,}, {n - members:,} decoys, "
+        f"{len(inputs.queries.ids):,} queries; {inputs.settings.method}, group "
+        f"{inputs.settings.group}; on {len(inputs.compute.devices)} device(s)"
+    ]
+    for name, stage in stages.items():
+        needs = "" if stage.bytes is None else f", {_size(stage.bytes)} on each device"
+        lines.append(f"  {name:<24} {stage.pairs:>12,} draws{needs}")
+    return "\n".join(lines)
+
+
+def write_query(workdir: Path, query: str, table: Table, corpus: Corpus, run: Run) -> Path:
+    """Writes the table, the figures and, where there are any, the frame maps of a query.
+
+    Returns:
+        The query's folder.
+    """
+    folder = query_folder(workdir, query)
+    columns = with_metadata(table.columns, [corpus.metadata[i] for i in table.order])
+    write_csv(folder / "scores.csv", columns)
+    write_parquet(folder / "scores.parquet", columns)
+    if len(table.unscored) < len(table.order):
+        figures.distribution(folder / "distribution.png", table.columns, query)
+        figures.top(folder / "top.png", table.columns, query)
+    if "frames" in run.sweeps[query].arrays:
+        with whole_file(folder / "frame_rise.npy") as part, part.open("wb") as file:
+            np.save(file, frame_rises(run, query)[table.order])  # rows as in scores.csv
+    return folder
+
+
+def summarise(
+    model: Model,
+    inputs: Inputs,
+    run: Run,
+    tables: Mapping[str, Table],
+    stages: Mapping[str, Stage],
+) -> dict[str, Any]:
+    """What `summary.json` holds, but for the seconds of each stage."""
+    members = int(inputs.corpus.members.sum())
+    compute = inputs.compute._asdict() | {"devices": [str(d) for d in inputs.compute.devices]}
+    return {
+        "tracks": members,
+        "decoys": len(inputs.corpus.ids) - members,
+        "queries": [
+            {**_query(name, table, run), "folder": str(query_folder(Path(), name))}
+            for name, table in tables.items()
+        ],
+        "skipped_queries": [{"id": name, "reason": reason} for name, reason in run.skipped],
+        "unscored_tracks": len({name for t in tables.values() for name, _ in t.unscored}),
+        "fisher": run.fisher,
+        "warnings": inputs.warnings,
+        "decoy_match": _decoy_match(inputs.corpus, tables),
+        "settings": inputs.settings._asdict(),
+        "compute": compute,
+        "fingerprints": {
+            "checkpoint": model.fingerprint,
+            "corpus": examples.corpus_fingerprint(inputs.corpus),
+            "queries": examples.corpus_fingerprint(inputs.queries),
+            "code": fingerprint.of_code(),
+            "versions": fingerprint.versions(),
+        },
+        "stages": {name: stage._asdict() for name, stage in stages.items()},
+    }
+
+
+def write_summary(workdir: Path, content: Mapping[str, Any]) -> Path:
+    """Writes `summary.json`, in place of what was there."""
+    path = workdir / "summary.json"
+    with whole_file(path) as part:
+        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+        part.write_text(text + "\n", encoding="utf-8")
+    return path
+
+
+def line(query: Mapping[str, Any], table: Table) -> str:
+    """What is worth reading first of a query."""
+    best = zip(table.columns["id"][:_NAMED], table.columns["score"][:_NAMED], strict=True)
+    own = [] if query["self_rank"] is None else [f"own rank {query['self_rank']}"]
+    parts = [
+        *own,
+        f"{query['q_below']['0.05']} tracks at q ≤ 0.05",
+        f"{_percent(query['concentration'])} of the positive score in the best 1 %",
+        *([f"{len(query['unscored'])} tracks without a score"] if query["unscored"] else []),
+        "highest: " + ", ".join(f"{name} ({score:.3g})" for name, score in best),
+    ]
+    return f"{query['id']}: {'; '.join(parts)}"
+
+
+def _query(name: str, table: Table, run: Run) -> dict[str, Any]:
+    own, rate = run.directions[name]
+    return summary.of_query(name, table, own, rate)
+
+
+def _decoy_match(corpus: Corpus, tables: Mapping[str, Table]) -> dict[str, Any]:
+    """How far members and decoys differ, the losses before unlearning among it."""
+    if not tables:
+        return {}
+    table, before = next(iter(tables.values())), np.empty(len(corpus.ids))
+    before[table.order] = table.columns["loss_before"]
+    found = calibration.decoy_match(corpus, before)
+    return {
+        name: {key: value if math.isfinite(value) else None for key, value in d._asdict().items()}
+        for name, d in found.items()
+    }
+
+
+def _size(count: int) -> str:
+    return f"{count / _GIB:.2f} GiB" if count >= _GIB else f"{count / _MIB:.0f} MiB"
+
+
+def _percent(share: float | None) -> str:
+    return "none" if share is None else f"{100 * share:.0f} %"

@@ -1,0 +1,64 @@
+"""Reading a run card and its changes from the command line, with errors in one line."""
+
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from tda_jax.errors import InputError
+
+
+def start(main: Callable[[Any], Any], card: str) -> None:
+    """Runs an entry point on a card; an error is one line and status 1.
+
+    Args:
+        main: called with the card, a ConfigDict.
+        card: the card's file where the flag `--config` names no other.
+    """
+    with _known_settings(sys.argv):
+        config = config_flags.DEFINE_config_file("config", card)
+
+    def parse(argv: Sequence[str]) -> list[str]:
+        with _known_settings(argv):
+            return app.parse_flags_with_usage(list(argv))
+
+    def body(argv: Sequence[str]) -> None:
+        if not flags.FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.WARNING)  # of libraries: bars and results suffice
+        if len(argv) > 1:
+            raise SystemExit(
+                f"error: unknown arguments {argv[1:]}; settings are given as --config.name=value"
+            )
+        try:
+            main(config.value)
+        except InputError as error:
+            raise SystemExit(f"error: {error}") from error
+
+    app.run(body, flags_parser=parse)
+
+
+def warn(message: str) -> None:
+    """Says on stderr what may be wrong."""
+    print(f"warning: {message}", file=sys.stderr)
+
+
+@contextmanager
+def _known_settings(argv: Sequence[str]) -> Iterator[None]:
+    """Says in one line which setting on the command line the card lacks, or that it is no file."""
+    try:
+        yield
+    except AttributeError as error:  # how config_flags refuses a setting
+        words = str(error).replace("\\n", " ").replace("\\", "")  # a message quoted in a message
+        name, *more = re.findall(r"['\"]([\w.]+)['\"]", words) or [""]
+        given = [arg for arg in argv if re.match(rf"--?(no)?config\.([\w.]+\.)?{name}(=|$)", arg)]
+        if not name or not given:
+            raise
+        near = f"did you mean {more[0]!r}?" if more else "the card's file lists them all"
+        raise SystemExit(f"error: {given[0]}: the card has no setting {name!r}; {near}") from error
+    except OSError as error:
+        reason = " ".join(str(error).split())
+        raise SystemExit(f"error: the card cannot be read: {reason}; mend --config=FILE") from error

@@ -1,0 +1,121 @@
+"""What a run will take, before it starts: passes through the network, and memory."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from tda_jax import params as tree
+from tda_jax.attribution import fisher, linearised, memory, sweep
+from tda_jax.attribution.contract import Model, split_group
+from tda_jax.attribution.settings import Compute, Settings
+from tda_jax.examples import Corpus
+
+
+class Stage(NamedTuple):
+    """One kind of work of a run.
+
+    Attributes:
+        pairs: (track, draw) pairs, or for a query's gradient its draws: one pass through the
+            network each, of what is not there yet all of them.
+        bytes: peak memory of each device, from the compiled program; None if not asked for.
+    """
+
+    pairs: int
+    bytes: int | None = None
+
+
+def plan(
+    model: Model, corpus: Corpus, queries: Corpus, settings: Settings, compute: Compute
+) -> dict[str, Stage]:
+    """The stages of a run in their order, with the memory of those that hold the most.
+
+    The two programs are compiled for it; a persistent compilation cache serves them to the run.
+
+    Args:
+        model: what to attribute; shapes in place of parameters will do.
+        corpus: its tracks.
+        queries: to be attributed.
+        settings: what decides the scores.
+        compute: devices and batches.
+    """
+    members = settings.fisher_tracks or int(corpus.members.sum())
+    n, q = len(corpus.ids), len(queries.ids)
+    parts = [_shapes(part) for part in split_group(model, settings.group)]
+    of_fisher = _fisher_bytes(model, *parts, corpus, settings, compute)
+    stages = {
+        "Fisher information": Stage(members * settings.fisher_draws, of_fisher),
+        "query gradients": Stage(q * settings.query_draws * settings.steps),
+        "query calibration": Stage(q * settings.draws.count),
+    }
+    swept = n * settings.draws.count
+    if settings.method == "linearised":
+        passes = -(-q // compute.queries_per_pass)
+        of_sweep = _linearised_bytes(model, *parts, corpus, settings, compute)
+        return stages | {"linearised sweep": Stage(swept * passes, of_sweep)}
+    of_sweep = _exact_bytes(model, *parts, corpus, settings, compute)
+    steps = min(q, compute.queries_per_pass)  # displacements that lie on a device at once
+    of_sweep += (steps - 1) * sum(x.size * x.dtype.itemsize for x in parts[0].values())
+    after = Stage(swept * q, of_sweep)
+    return stages | {"losses before": Stage(swept), "losses after unlearning": after}
+
+
+def _fisher_bytes(
+    model: Model,
+    moved: tree.Flat,
+    rest: tree.Flat,
+    corpus: Corpus,
+    settings: Settings,
+    compute: Compute,
+) -> int:
+    made = fisher.make_fisher(
+        model, settings.fisher_draws, settings.seed, compute.fisher_batch, compute.devices
+    )
+    return memory.of_fisher(made, (moved, rest, made.key), moved, corpus.examples).peak
+
+
+def _linearised_bytes(
+    model: Model,
+    moved: tree.Flat,
+    rest: tree.Flat,
+    corpus: Corpus,
+    settings: Settings,
+    compute: Compute,
+) -> int:
+    made = linearised.make_linearised(
+        model,
+        settings.draws,
+        settings.seed,
+        compute.batch,
+        compute.devices,
+        dtype=settings.dtype,
+        curved=settings.second_order,
+    )
+    placed = (_shapes(moved, made.dtype), _shapes(rest, made.dtype), made.key)
+    queries, blocks = compute.queries_per_pass, settings.blocks
+    return memory.of_linearised(made, placed, moved, queries, blocks, corpus.examples).peak
+
+
+def _exact_bytes(
+    model: Model,
+    moved: tree.Flat,
+    rest: tree.Flat,
+    corpus: Corpus,
+    settings: Settings,
+    compute: Compute,
+) -> int:
+    made = sweep.make_sweep(
+        model,
+        settings.draws,
+        settings.seed,
+        compute.batch,
+        compute.devices,
+        frames=settings.frames,
+    )
+    return memory.of_sweep(made, (moved, rest, made.root), moved, corpus.examples).peak
+
+
+def _shapes(flat: tree.Flat, dtype: Any = None) -> tree.Flat:
+    return {
+        path: jax.ShapeDtypeStruct(x.shape, dtype or jnp.dtype(x.dtype)) for path, x in flat.items()
+    }

@@ -2,7 +2,7 @@
 
 Source: Choi et al. 2025 (arXiv 2506.18312), with the linearised sweep and the scale-free step.
 Command: python -m experiments.attribute --config=configs/arrays.py
-    makes a small model and corpus and attributes 4 of its tracks. For your own
+    makes a small model and corpus and attributes 5 of its tracks. For your own
     python -m experiments.attribute --config=configs/arrays.py --config.model=FOLDER
         --config.corpus=FOLDER --config.queries=FOLDER --config.corpus_size=N --config.workdir=DIR
     where FOLDERs are a diffusers pipeline, and latents and conditions by id

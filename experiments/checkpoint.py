@@ -7,15 +7,11 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from absl import app
-from ml_collections import config_flags
 
+from experiments import cards
 from tda_jax import params as tree
-from tda_jax.errors import InputError
 from tda_jax.models import export, pretrained
 from tda_jax.models.random_pipeline import write_random_pipeline
-
-_CONFIG = config_flags.DEFINE_config_file("config", "configs/checkpoint.py")
 
 
 def _count(params: dict) -> int:
@@ -68,15 +64,5 @@ def run(config) -> pretrained.Pipeline:  # noqa: ANN001 - a ConfigDict
     return pipeline
 
 
-def main(argv: list[str]) -> None:
-    """Runs the card that the flags name."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments {argv[1:]}; settings are given as --config.name=")
-    try:
-        run(_CONFIG.value)
-    except InputError as error:
-        raise SystemExit(f"error: {error}") from error
-
-
 if __name__ == "__main__":
-    app.run(main)
+    cards.start(run, "configs/checkpoint.py")

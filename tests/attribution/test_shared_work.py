@@ -1,5 +1,6 @@
 """What does not depend on a draw is computed once per track: read off the compiled programs."""
 
+import functools
 import re
 
 import jax
@@ -14,11 +15,6 @@ TRACKS = 2
 USED = devices.local_devices(1)
 
 
-@pytest.fixture(scope="module")
-def model():
-    return small.model()
-
-
 def batch(draws):
     """One batch of rows: TRACKS tracks with all their draws."""
     words = np.zeros((TRACKS, 2), np.uint32)
@@ -27,52 +23,60 @@ def batch(draws):
     return jax.tree.map(lambda x: x[None], row)
 
 
-def elements(mapped, layer, *arguments):
-    """How many numbers the matrix products of a layer give, in the compiled program."""
-    text = mapped.step.lower(*arguments).compile().as_text()
+@functools.cache
+def model():
+    return small.model()
+
+
+@functools.cache
+def sweep_program(draws):
+    made = sweep.make_sweep(model(), draws, 0, draws.count * TRACKS, USED)
+    moved, rest = contract.split_group(model(), "cross_attention_kv")
+    shared = sweep.place(made, moved, rest), sweep.place_step(made, moved)
+    return made.mapped.step.lower(shared, batch(draws)).compile().as_text()
+
+
+@functools.cache
+def linear_program(draws, queries):
+    """Along two blocks of each query."""
+    made = linearised.make_linearised(model(), draws, 0, draws.count * TRACKS, USED)
+    moved, rest = contract.split_group(model(), "cross_attention_kv")
+    along = jax.tree.map(lambda x: np.zeros((queries, 2, *x.shape), x.dtype), moved)
+    shared = linearised.place(made, moved, rest), along
+    return made.mapped.step.lower(shared, batch(draws)).compile().as_text()
+
+
+def elements(program, layer):
+    """How many numbers the matrix products of a layer give, in a compiled program."""
     found = [
         int(np.prod([int(n) for n in m[1].split(",")]))
-        for m in re.finditer(rf"= f32\[([\d,]+)\].* dot\(.*op_name=\"[^\"]*{layer}/", text)
+        for m in re.finditer(rf"= f32\[([\d,]+)\].* dot\(.*op_name=\"[^\"]*{layer}/", program)
     ]
     assert found, f"no product of {layer} in the program"
     return sum(found)
 
 
-def sweep_elements(model, layer, draws):
-    made = sweep.make_sweep(model, draws, 0, draws.count * TRACKS, USED)
-    moved, rest = contract.split_group(model, "cross_attention_kv")
-    shared = sweep.place(made, moved, rest), sweep.place_step(made, moved)
-    return elements(made.mapped, layer, shared, batch(draws))
-
-
-def linear_elements(model, layer, draws, queries):
-    made = linearised.make_linearised(model, draws, 0, draws.count * TRACKS, USED)
-    moved, rest = contract.split_group(model, "cross_attention_kv")
-    along = jax.tree.map(lambda x: np.zeros((queries, 2, *x.shape), x.dtype), moved)
-    shared = linearised.place(made, moved, rest), along
-    return elements(made.mapped, layer, shared, batch(draws))
+FEW, MANY = keys.Draws(1, 10), keys.Draws(4, 10)
 
 
 @pytest.mark.parametrize("layer", ["attn2/to_k", "attn2/to_v"])
-def test_sweep_projects_the_text_once_for_all_draws(model, layer):
-    few, many = keys.Draws(1, 10), keys.Draws(4, 10)
-    assert sweep_elements(model, layer, many) == sweep_elements(model, layer, few)
+def test_sweep_projects_the_text_once_for_all_draws(layer):
+    assert elements(sweep_program(MANY), layer) == elements(sweep_program(FEW), layer)
     # The queries of the same attention depend on the draw: the count can tell.
-    assert sweep_elements(model, "attn2/to_q", many) == 4 * sweep_elements(model, "attn2/to_q", few)
+    of_queries = elements(sweep_program(FEW), "attn2/to_q")
+    assert elements(sweep_program(MANY), "attn2/to_q") == 4 * of_queries
 
 
-def test_linearised_pass_projects_the_text_once_for_all_draws(model):
-    few, many = keys.Draws(1, 10), keys.Draws(4, 10)
-    once = linear_elements(model, "attn2/to_k", few, 1)
-    assert linear_elements(model, "attn2/to_k", many, 1) == once
+def test_linearised_pass_projects_the_text_once_for_all_draws():
+    once = elements(linear_program(FEW, 1), "attn2/to_k")
+    assert elements(linear_program(MANY, 1), "attn2/to_k") == once
     # One primal product, and one for each direction: the primal pass does not repeat itself.
-    primal = sweep_elements(model, "attn2/to_k", few)
+    primal = elements(sweep_program(FEW), "attn2/to_k")
     assert once == primal * (1 + 2)
-    assert linear_elements(model, "attn2/to_k", few, 3) == primal * (1 + 6)
+    assert elements(linear_program(FEW, 3), "attn2/to_k") == primal * (1 + 6)
 
 
-def test_primal_pass_runs_once_for_all_directions(model):
+def test_primal_pass_runs_once_for_all_directions():
     """Products before the first moved layer have no tangent: their number is that of a sweep."""
-    draws = keys.Draws(1, 10)
-    primal = sweep_elements(model, "time_embedding/linear_1", draws)
-    assert linear_elements(model, "time_embedding/linear_1", draws, 3) == primal
+    primal = elements(sweep_program(FEW), "time_embedding/linear_1")
+    assert elements(linear_program(FEW, 3), "time_embedding/linear_1") == primal

@@ -9,6 +9,8 @@ from tda_jax.attribution import contract, fisher, linearised, prepare, sweep, un
 from tda_jax.evaluation.ranking import spearman
 from tests.attribution import small
 
+pytestmark = pytest.mark.slow  # compiles five programs of a UNet
+
 USED = devices.local_devices(1)
 DRAWS = keys.Draws(4, 10)
 
@@ -50,7 +52,6 @@ def test_terms_in_half_precision_rank_the_tracks_as_in_float32(setting):
         assert not np.array_equal(x, y)  # the network did run in half precision
 
 
-@pytest.mark.slow
 def test_a_difference_of_losses_in_half_precision_does_not(setting):
     """Why "exact" is float32: at the step where the terms above agree, differences are noise."""
     model, corpus, moved, rest, blocks = setting

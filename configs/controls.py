@@ -3,7 +3,7 @@
 Source: the trial and its second look in the method notes; Choi et al. 2025 (arXiv 2506.18312), Wang
 et al. 2024 (arXiv 2406.09408). No model is retrained, so nothing here says what is true influence.
 Command: python -m experiments.controls --config=configs/controls.py --config.workdir=DIR
-Time: TODO
+
 Result: verdict.md, tables.md and figures in DIR: for each claim whether it holds, with its figures.
 What is finished is kept in DIR; a run that was stopped goes on from there.
 """

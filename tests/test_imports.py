@@ -9,8 +9,18 @@ PACKAGE = Path(__file__).parent.parent / "tda_jax"
 
 # The ground floor first. A room is a module or a folder directly under tda_jax, or, in a room
 # with floors of its own, a module within it.
-ROOMS = ["errors", "kinds", "precision", "fingerprint", "params", "examples", "keys", "devices"]
-ROOMS += ["manifest", "store", "artifact", "diffusion", "models", "attribution", "corpus"]
+ROOMS = ["errors", "kinds", "precision", "fingerprint", "named_draws", "params", "examples"]
+ROOMS += [
+    "keys",
+    "devices",
+    "manifest",
+    "store",
+    "artifact",
+    "diffusion",
+    "models",
+    "attribution",
+    "corpus",
+]
 ROOMS += ["baselines", "evaluation", "export", "report"]
 FLOORS = {
     "diffusion": [
@@ -71,7 +81,6 @@ FLOORS = {
     "baselines": ["similarity"],
     "evaluation": [
         "ranking",
-        "named_draws",
         "synthetic",
         "small_unet",
         "relations",

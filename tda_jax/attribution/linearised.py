@@ -100,14 +100,24 @@ def place(linear: LinearPass, moved: tree.Flat, rest: tree.Flat) -> Any:
 
 
 def place_directions(linear: LinearPass, directions: Sequence[tree.Flat]) -> tree.Flat:
-    """Puts the directions of Q queries on the devices: path -> (Q, B, ...).
+    """Puts the directions of Q queries on the devices: path -> (..., Q, B, last axis).
 
     Args:
         linear: from `make_linearised`.
         directions: for each query path -> (B, ...), with one B for all.
     """
-    stacked = jax.tree.map(lambda *x: np.stack(x), *directions)
-    return devices.replicate(_cast(stacked, linear.dtype), linear.mapped.devices)
+
+    def stacked(*blocks: np.ndarray) -> np.ndarray:
+        axis = _axis(blocks[0].ndim - 1)
+        return np.stack([np.moveaxis(x.astype(linear.dtype), 0, axis) for x in blocks], axis)
+
+    return devices.replicate(jax.tree.map(stacked, *directions), linear.mapped.devices)
+
+
+def directions_shape(leaf: tuple[int, ...], queries: int, blocks: int) -> tuple[int, ...]:
+    """The shape that `place_directions` gives a leaf's directions."""
+    axis = _axis(len(leaf))
+    return (*leaf[:axis], queries, blocks, *leaf[axis:])
 
 
 def expand(
@@ -141,6 +151,15 @@ def _by_draw(out: dict[str, np.ndarray], n: int, draws: keys.Draws) -> Expansion
     return Expansion(**({"curved": None} | full))
 
 
+def _axis(ndim: int) -> int:
+    """Where the directions of a parameter with so many axes lie: before its last axis.
+
+    A layer's product with all of its directions is then one product with a wide matrix. With the
+    directions in front, XLA would copy every one of them for every batch.
+    """
+    return max(ndim - 1, 0)
+
+
 def _cast(flat: tree.Flat, dtype: Any) -> tree.Flat:
     return {path: leaf.astype(dtype) for path, leaf in flat.items()}
 
@@ -150,8 +169,10 @@ def _expand(model: Model, strata: int, curved: bool) -> Callable[[Any, Row], Any
 
     def row_expansion(shared: Any, row: Row) -> dict[str, Array]:
         (moved, rest, root), directions = shared
-        queries, blocks = next(iter(directions.values())).shape[:2]
-        together = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), directions)
+        axes = {path: _axis(leaf.ndim) for path, leaf in moved.items()}
+        path, axis = next(iter(axes.items()))
+        queries, blocks = directions[path].shape[axis : axis + 2]
+        together = jax.tree.map(lambda x, i: jax.lax.collapse(x, i, i + 2), directions, axes)
 
         def of_draw(draw: Array) -> dict[str, Array]:
             def predict(moved: tree.Flat) -> tuple[Array, Terms]:
@@ -161,12 +182,15 @@ def _expand(model: Model, strata: int, curved: bool) -> Callable[[Any, Row], Any
 
             # The tangents alone carry the axis of directions: the primal pass runs once.
             _, tangents, at = jax.vmap(
-                lambda u: jax.jvp(predict, (moved,), (u,), has_aux=True), out_axes=(None, 0, None)
+                lambda u: jax.jvp(predict, (moved,), (u,), has_aux=True),
+                in_axes=(axes,),
+                out_axes=(None, 0, None),
             )(together)
             out = _quadratic(at, tangents.reshape(queries, blocks, *tangents.shape[1:]))
             if curved:
-                mean = jax.tree.map(lambda u: u.mean(1), directions)
-                out["curved"] = jax.vmap(lambda u: _curvature(at, predict, moved, u))(mean)
+                mean = jax.tree.map(lambda u, i: u.mean(i + 1), directions, axes)
+                along = jax.vmap(lambda u: _curvature(at, predict, moved, u), in_axes=(axes,))
+                out["curved"] = along(mean)
             return out
 
         return jax.vmap(of_draw)(row.draws)

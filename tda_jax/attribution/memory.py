@@ -78,9 +78,12 @@ def of_linearised(
         blocks: B, directions of each query.
         examples: with a leading axis; one is enough.
     """
-    along = jax.tree.map(lambda x: _shape((queries, blocks, *x.shape), made.dtype), moved)
+
+    def along(x: Any) -> jax.ShapeDtypeStruct:
+        return _shape(linearised.directions_shape(x.shape, queries, blocks), made.dtype)
+
     rows = _rows(made.mapped, examples, made.draws.count, made.layout.per_row)
-    return _need(made.mapped, (placed, along), rows)
+    return _need(made.mapped, (placed, jax.tree.map(along, moved)), rows)
 
 
 def _rows(mapped: devices.RowMap, examples: Example, draws: int, per_row: int) -> Any:

@@ -7,9 +7,9 @@ import numpy as np
 from tda_jax.attribution import scores, unlearn
 from tda_jax.evaluation import controls_scores as methods
 from tda_jax.evaluation.controls_studies import Seed
-from tda_jax.evaluation.named_draws import generator
 from tda_jax.evaluation.ranking import spearman, top_overlap
 from tda_jax.evaluation.records import Record
+from tda_jax.named_draws import generator
 
 Arrays = Mapping[str, np.ndarray]
 

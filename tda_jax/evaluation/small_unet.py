@@ -3,18 +3,12 @@
 Of the class of Stable Diffusion's, so that it has every group of parameters that a large one has.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-
-from tda_jax import params as tree
 from tda_jax.diffusion.schedules import NoiseSchedule, schedule_from_config
-from tda_jax.evaluation.named_draws import generator
 from tda_jax.evaluation.synthetic import CHANNELS, TEXT_DIM
-from tda_jax.models.families import FAMILIES, template
+from tda_jax.models.families import FAMILIES, initialise
 from tda_jax.models.groups import unet_groups
 from tda_jax.models.unet import UNet2DConditionModel
 from tda_jax.models.unet_config import unet_config
@@ -67,20 +61,9 @@ def small_unet(seed: int) -> SmallUNet:
         seed: of the parameters.
     """
     config = unet_config(_UNET, "the small UNet")
-    shapes = tree.flatten(template(FAMILIES["UNet2DConditionModel"], config))
     return SmallUNet(
         UNet2DConditionModel(config),
-        tree.merge({path: _draw(seed, path, shape.shape) for path, shape in shapes.items()}),
+        initialise(FAMILIES["UNet2DConditionModel"], config, seed),
         unet_groups(config),
         schedule_from_config(_SCHEDULER, "the small UNet's schedule"),
     )
-
-
-def _draw(seed: int, path: str, shape: tuple[int, ...]) -> jax.Array:
-    """A parameter by its name: Flax's own initialisation takes 10 s to compile, this none."""
-    if path.endswith("/scale"):
-        return jnp.ones(shape, jnp.float32)
-    if path.endswith("/bias"):
-        return jnp.zeros(shape, jnp.float32)
-    fan_in = math.prod(shape[:-1])  # LeCun et al. 1998: outputs keep the variance of inputs
-    return jnp.asarray(generator(seed, path).standard_normal(shape) / fan_in**0.5, jnp.float32)

@@ -30,10 +30,10 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from tda_jax.errors import InputError
-from tda_jax.evaluation.named_draws import generator
 from tda_jax.examples import Corpus, corpus_of
 from tda_jax.keys import subset
 from tda_jax.models.denoiser import Condition
+from tda_jax.named_draws import generator
 
 FRAMES, BINS, CHANNELS = 8, 8, 4
 TOKENS, TEXT_DIM = 4, 16

@@ -1,5 +1,6 @@
 """Which torch classes are ported, and what each needs to be loaded."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from tda_jax.models.unet import UNet2DConditionModel
 from tda_jax.models.unet_config import UNetConfig, unet_config
 from tda_jax.models.vae import AutoencoderKL
 from tda_jax.models.vae_config import vae_config
+from tda_jax.named_draws import generator
 
 
 class Family(NamedTuple):
@@ -102,9 +104,24 @@ def slots(family: Family, shapes: Mapping[str, Any]) -> list[Slot]:
     return [slot(path, s.shape, family.transposed) for path, s in tree.flatten(shapes).items()]
 
 
-def initialise(class_name: str, config: Any, seed: int) -> dict[str, Any]:
-    """Random parameters of a ported class, float32."""
-    family = FAMILIES[class_name]
-    inputs = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), family.inputs(config))
-    init = jax.jit(family.build(config).init)
-    return init(jax.random.key(seed), *inputs)["params"]
+def initialise(family: Family, config: Any, seed: int) -> dict[str, Any]:
+    """Random parameters, float32: each a function of (seed, its path).
+
+    Norms start as the identity, biases at zero and kernels as LeCun et al. 1998 scale them: outputs
+    keep the variance of inputs. Flax's own initialisation is compiled for 10 s and longer.
+    """
+    shapes = tree.flatten(template(family, config))
+    return tree.merge({path: _draw(seed, path, s.shape) for path, s in shapes.items()})
+
+
+def _draw(seed: int, path: str, shape: tuple[int, ...]) -> jax.Array:
+    match path.rpartition("/")[2]:
+        case "scale":
+            return jnp.ones(shape, jnp.float32)
+        case "bias" | "mean":
+            return jnp.zeros(shape, jnp.float32)
+        case "kernel":
+            fan_in = math.prod(shape[:-1])
+            drawn = generator(seed, path).standard_normal(shape)
+            return jnp.asarray(drawn / fan_in**0.5, jnp.float32)
+    raise ValueError(f"no rule to initialise {path}")

@@ -68,7 +68,7 @@ def _component(name: str, seed: int) -> Component:
     class_name, config = _CONFIGS[name]
     family = FAMILIES[class_name]
     settings = family.read_config(config, name)
-    params = initialise(class_name, settings, seed)
+    params = initialise(family, settings, seed)
     record = Record(class_name, name, "raw", 0, "", ())
     return Component(family.build(settings), params, family.groups(settings), config, record)
 

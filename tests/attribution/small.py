@@ -21,7 +21,7 @@ def model(seed=0):
     family = families.FAMILIES[CASE.class_name]
     unet = pretrained.Component(
         family.build(config()),
-        families.initialise(CASE.class_name, config(), seed),
+        families.initialise(family, config(), seed),
         family.groups(config()),
         CASE.config,
         pretrained.Record(CASE.class_name, "test", "raw", 0, f"small {seed}", ()),

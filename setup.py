@@ -28,7 +28,13 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
-        "test": ["beartype>=0.20", "hypothesis>=6.100", "pytest>=8", "ruff>=0.17"],
+        "test": [
+            "beartype>=0.20",
+            "hypothesis>=6.100",
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "ruff>=0.17",
+        ],
         # The reference that tests and benchmarks compare with; the library never imports it.
         "parity": [
             "accelerate>=1.0",

@@ -73,7 +73,8 @@ def linear(
     moved, rest = split_group(made, SETTINGS[setting].group)
     examples, ids = track(setting, tracks)
     used, plan = devices.local_devices(1), keys.Draws(1, draws)
-    linear = linearised.make_linearised(made, plan, 0, batch, used, dtype=dtype)
+    pairs = linearised.pairs(batch, queries * blocks)
+    linear = linearised.make_linearised(made, plan, 0, pairs, used, dtype=dtype)
     placed = linearised.place(linear, moved, rest)
     rng = np.random.default_rng(2)
     directions = [

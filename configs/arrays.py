@@ -66,8 +66,8 @@ def _scores(config: ConfigDict) -> None:
 
 def _compute(config: ConfigDict) -> None:
     config.devices = 0  # 0 for all of this process
-    config.batch = 8  # (track, draw) pairs on one device at a time
-    config.fisher_batch = 4
+    config.batch = 8  # latents in the network at a time, on one device; tangents count, too
+    config.fisher_batch = 4  # the same for the Fisher information
     config.queries_per_pass = 5
     config.chunk = 64  # tracks that are computed and stored together
 

@@ -1,11 +1,21 @@
 """Strict promotion for every test, and one compilation cache for all of them."""
 
+import gc
 from pathlib import Path
 
 import jax
+import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".jax_cache"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _programs_end_with_their_module():
+    """Each compiled program takes memory maps; a process that reaches its limit of them crashes."""
+    yield
+    jax.clear_caches()
+    gc.collect()

@@ -146,8 +146,9 @@ def _engine(context: _Context) -> _Engine:
     gradient = unlearn.make_gradient(context.model, s.query_draws, s.blocks, s.seed, batch, used)
     calibration = directions.calibration_pass(context.model, s, batch, used)
     swept = sweep.make_sweep(context.model, s.draws, s.seed, batch, used, frames=s.frames)
+    pairs = linearised.pairs(batch, context.compute.queries_per_pass * s.blocks)
     linear = linearised.make_linearised(
-        context.model, s.draws, s.seed, batch, used, dtype=s.dtype, curved=s.second_order
+        context.model, s.draws, s.seed, pairs, used, dtype=s.dtype, curved=s.second_order
     )
     return _Engine(
         (gradient, unlearn.place(gradient, *parts)),

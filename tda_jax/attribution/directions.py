@@ -107,7 +107,7 @@ def calibration_pass(
         model,
         settings.draws,
         settings.seed,
-        batch,
+        linearised.pairs(batch, settings.blocks),
         used,
         keys.Domain.CALIBRATION,
         "float32" if settings.dtype == "bfloat16" else settings.dtype,

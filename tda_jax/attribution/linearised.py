@@ -93,6 +93,16 @@ def make_linearised(
     return LinearPass(mapped, laid, draws, keys.root(seed, domain), jnp.dtype(dtype))
 
 
+def pairs(batch: int, directions: int) -> int:
+    """How many (track, draw) pairs go through the network at a time, each with all its tangents.
+
+    Args:
+        batch: latents on one device at a time; the tangent of each direction counts as one.
+        directions: Q · B.
+    """
+    return max(1, batch // directions)
+
+
 def place(linear: LinearPass, moved: tree.Flat, rest: tree.Flat) -> Any:
     """Puts the group's parameters and the rest on the devices, in the pass's type."""
     cast = (_cast(moved, linear.dtype), _cast(rest, linear.dtype), linear.key)

@@ -82,17 +82,17 @@ def _linearised_bytes(
     settings: Settings,
     compute: Compute,
 ) -> int:
+    queries, blocks = compute.queries_per_pass, settings.blocks
     made = linearised.make_linearised(
         model,
         settings.draws,
         settings.seed,
-        compute.batch,
+        linearised.pairs(compute.batch, queries * blocks),
         compute.devices,
         dtype=settings.dtype,
         curved=settings.second_order,
     )
     placed = (_shapes(moved, made.dtype), _shapes(rest, made.dtype), made.key)
-    queries, blocks = compute.queries_per_pass, settings.blocks
     return memory.of_linearised(made, placed, moved, queries, blocks, corpus.examples).peak
 
 

@@ -74,8 +74,9 @@ class Compute(NamedTuple):
 
     Attributes:
         devices: local devices to run on.
-        batch: (track, draw) pairs on one device at a time, in the sweep and the query's gradient.
-        fisher_batch: the same for the Fisher information; each holds a gradient of the group.
+        batch: latents in the network at a time, on one device: (track, draw) pairs, and in the
+            linearised pass the tangents of a pair along each direction, too (one pair at least).
+        fisher_batch: pairs in the Fisher information; each holds a gradient of the group.
         queries_per_pass: queries that one pass over the corpus serves. The linearised pass holds
             as many times `blocks` directions of the group.
         chunk: tracks that are computed, stored and checked together.

@@ -13,27 +13,27 @@ CASE = cases.SMALL["sd"]
 TOKENS = 7
 
 
-def config():
-    return families.FAMILIES[CASE.class_name].read_config(CASE.config, "test")
+def config(case=CASE):
+    return families.FAMILIES[case.class_name].read_config(case.config, "test")
 
 
-def model(seed=0):
-    family = families.FAMILIES[CASE.class_name]
+def model(seed=0, case=CASE):
+    family = families.FAMILIES[case.class_name]
     unet = pretrained.Component(
-        family.build(config()),
-        families.initialise(family, config(), seed),
-        family.groups(config()),
-        CASE.config,
-        pretrained.Record(CASE.class_name, "test", "raw", 0, f"small {seed}", ()),
+        family.build(config(case)),
+        families.initialise(family, config(case), seed),
+        family.groups(config(case)),
+        case.config,
+        pretrained.Record(case.class_name, "test", "raw", 0, f"small {seed}", ()),
     )
     return unet_model(unet, schedule_from_config(cases.AUDIOLDM_NOISE, "test"))
 
 
-def corpus(n, seed=0):
+def corpus(n, seed=0, case=CASE):
     rng = np.random.default_rng([seed, 2])
-    shape = (n, *CASE.size, config().in_channels)
+    shape = (n, *case.size, config(case).in_channels)
     latents = rng.standard_normal(shape).astype(np.float32)
-    text = rng.standard_normal((n, TOKENS, config().text_dim)).astype(np.float32)
+    text = rng.standard_normal((n, TOKENS, config(case).text_dim)).astype(np.float32)
     masks = np.ones(shape[:2], np.float32)
     masks[::4, shape[1] // 2 :] = 0
     ids = [f"piece {i}" for i in range(n)]

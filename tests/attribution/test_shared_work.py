@@ -10,7 +10,9 @@ import pytest
 from tda_jax import devices, keys
 from tda_jax.attribution import contract, linearised, rows, sweep
 from tests.attribution import small
+from tests.models import cases
 
+CASE = cases.SMALL["one_level"]
 TRACKS = 2
 USED = devices.local_devices(1)
 
@@ -18,14 +20,14 @@ USED = devices.local_devices(1)
 def batch(draws):
     """One batch of rows: TRACKS tracks with all their draws."""
     words = np.zeros((TRACKS, 2), np.uint32)
-    examples = small.corpus(TRACKS).examples
+    examples = small.corpus(TRACKS, case=CASE).examples
     row = rows.rows_of(examples, words, draws.count, draws.count)(np.arange(TRACKS))
     return jax.tree.map(lambda x: x[None], row)
 
 
 @functools.cache
 def model():
-    return small.model()
+    return small.model(case=CASE)
 
 
 @functools.cache
@@ -41,8 +43,8 @@ def linear_program(draws, queries):
     """Along two blocks of each query."""
     made = linearised.make_linearised(model(), draws, 0, draws.count * TRACKS, USED)
     moved, rest = contract.split_group(model(), "cross_attention_kv")
-    along = jax.tree.map(lambda x: np.zeros((queries, 2, *x.shape), x.dtype), moved)
-    shared = linearised.place(made, moved, rest), along
+    directions = [jax.tree.map(lambda x: np.zeros((2, *x.shape), x.dtype), moved)] * queries
+    shared = linearised.place(made, moved, rest), linearised.place_directions(made, directions)
     return made.mapped.step.lower(shared, batch(draws)).compile().as_text()
 
 

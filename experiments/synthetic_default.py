@@ -14,7 +14,6 @@ from tda_jax import fingerprint
 from tda_jax.artifact import whole_file
 from tda_jax.attribution.table import Table
 from tda_jax.corpus.arrays import save_arrays
-from tda_jax.diffusion.training import fit
 from tda_jax.errors import InputError
 from tda_jax.evaluation.ranking import auc
 from tda_jax.evaluation.small_unet import SmallUNet, small_unet
@@ -25,6 +24,8 @@ from tda_jax.models.export import save_pipeline
 from tda_jax.models.folders import SCHEDULER
 from tda_jax.models.pretrained import Component, Pipeline, Record
 from tda_jax.models.unet_config import UNetConfig
+from tda_jax.training.denoiser import fit
+from tda_jax.training.loop import Recipe
 
 _CORPUS = ("seed", "works", "variants", "captions", "held_out", "unseen_works")
 _TRAINING = ("seed", "steps", "batch", "learning_rate")
@@ -152,12 +153,9 @@ def _trained(corpus: Corpus, settings: Any, progress: Progress) -> Pipeline:
         made.schedule,
         made.params,
         take(corpus, np.flatnonzero(corpus.members)).examples,
-        steps,
-        settings.batch,
-        settings.learning_rate,
-        settings.seed,
-        lambda done, _: progress("training", done, steps),
-        sorted({*range(_SHOWS, steps + 1, _SHOWS), steps}),
+        Recipe(steps, settings.batch, settings.learning_rate, settings.seed),
+        callback=lambda done, _: progress("training", done, steps),
+        callback_steps=sorted({*range(_SHOWS, steps + 1, _SHOWS), steps}),
     )
     return _pipeline(made, jax.block_until_ready(fitted.params))
 

@@ -10,18 +10,8 @@ PACKAGE = Path(__file__).parent.parent / "tda_jax"
 # The ground floor first. A room is a module or a folder directly under tda_jax, or, in a room
 # with floors of its own, a module within it.
 ROOMS = ["errors", "kinds", "precision", "fingerprint", "named_draws", "params", "examples"]
-ROOMS += [
-    "keys",
-    "devices",
-    "manifest",
-    "store",
-    "artifact",
-    "diffusion",
-    "models",
-    "attribution",
-    "corpus",
-]
-ROOMS += ["baselines", "evaluation", "export", "report"]
+ROOMS += ["keys", "devices", "manifest", "store", "artifact", "diffusion", "models"]
+ROOMS += ["training", "attribution", "corpus", "baselines", "evaluation", "export", "report"]
 FLOORS = {
     "diffusion": [
         "scheduler_config",
@@ -31,7 +21,6 @@ FLOORS = {
         "guidance",
         "timesteps",
         "samplers",
-        "training",
     ],
     "models": [
         "config_keys",
@@ -77,6 +66,7 @@ FLOORS = {
         "table",
         "summary",
     ],
+    "training": ["checkpoints", "loop", "denoiser"],
     "corpus": ["fields", "metadata", "arrays", "fitting"],
     "baselines": ["similarity"],
     "evaluation": [

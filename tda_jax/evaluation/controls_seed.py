@@ -18,10 +18,11 @@ import numpy as np
 from tda_jax import artifact, examples, fingerprint
 from tda_jax import params as tree
 from tda_jax.attribution import fisher, sweep, unlearn
-from tda_jax.diffusion.training import fit
 from tda_jax.evaluation.controls_passes import Passes, Placed, place, seeded
 from tda_jax.evaluation.controls_plan import Network, Plan
 from tda_jax.evaluation.synthetic import query_ids, synthetic_corpus
+from tda_jax.training.denoiser import fit
+from tda_jax.training.loop import Recipe
 
 Progress = Callable[[str, int, int], None]
 """progress(stage, done, total), called as work goes on."""
@@ -198,11 +199,8 @@ def _train(c: Context) -> dict[str, np.ndarray]:
         c.network.schedule,
         c.network.params,
         members(c).examples,
-        plan.updates[-1],
-        plan.batch,
-        plan.learning_rate,
-        c.seed,
-        callback,
-        sorted({*plan.updates, *range(_SHOWS, plan.updates[-1] + 1, _SHOWS)}),
+        Recipe(plan.updates[-1], plan.batch, plan.learning_rate, c.seed),
+        callback=callback,
+        callback_steps=sorted({*plan.updates, *range(_SHOWS, plan.updates[-1] + 1, _SHOWS)}),
     )
     return found

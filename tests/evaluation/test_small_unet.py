@@ -5,11 +5,12 @@ import pytest
 
 from tda_jax import params as tree
 from tda_jax.diffusion.losses import per_example_loss
-from tda_jax.diffusion.training import fit
 from tda_jax.evaluation.small_unet import small_unet
 from tda_jax.evaluation.synthetic import synthetic_corpus
 from tda_jax.examples import take
 from tda_jax.models.denoiser import predict_fn
+from tda_jax.training.denoiser import fit
+from tda_jax.training.loop import Recipe
 
 
 def loss_over(corpus, made, draws=20):
@@ -69,10 +70,7 @@ def test_it_learns_the_captions_and_then_the_members():
         made.schedule,
         made.params,
         take(corpus, members).examples,
-        steps=2000,
-        batch=16,
-        learning_rate=4e-3,
-        seed=0,
+        Recipe(2000, 16, 4e-3, 0),
         callback=levels.__setitem__,
         callback_steps=(400, 1000, 2000),
     )

@@ -1,16 +1,16 @@
 import collections
-import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tda_jax.diffusion import training
 from tda_jax.diffusion.schedules import alpha_sigma, schedule_from_config
-from tda_jax.diffusion.training import fit
 from tda_jax.errors import InputError
 from tda_jax.examples import Example
+from tda_jax.training import denoiser, loop
+from tda_jax.training.denoiser import fit
+from tda_jax.training.loop import Recipe
 
 SCHEDULE = schedule_from_config({"num_train_timesteps": 40}, "here")
 N, SHAPE = 6, (3, 2)
@@ -33,7 +33,7 @@ def examples():
 
 def run(steps=40, batch=4, rate=0.1, seed=0, data=None, **rest):
     data = examples() if data is None else data
-    return fit(predict, SCHEDULE, start(), data, steps, batch, rate, seed, **rest)
+    return fit(predict, SCHEDULE, start(), data, Recipe(steps, batch, rate, seed), **rest)
 
 
 def test_a_model_that_can_learn_the_tracks_by_heart_does():
@@ -57,7 +57,7 @@ def test_padding_is_trained_on():
 
 def test_the_given_parameters_stay():
     params = start()
-    fit(predict, SCHEDULE, params, examples(), 3, 4, 0.1, 0)
+    fit(predict, SCHEDULE, params, examples(), Recipe(3, 4, 0.1, 0))
     assert float(jnp.abs(params["latents"]).sum()) == 0.0  # and not deleted by donation
 
 
@@ -78,15 +78,15 @@ def test_a_model_without_a_condition():
     def same(params, x_t, t, condition):
         return predict(params, x_t, t, 0)
 
-    result = fit(same, SCHEDULE, start(), data._replace(latent=latent), 600, 4, 0.1, 0)
+    result = fit(same, SCHEDULE, start(), data._replace(latent=latent), Recipe(600, 4, 0.1, 0))
     np.testing.assert_allclose(result.params["latents"][0], latent[0], atol=1e-3)
     assert not np.any(result.params["latents"][1:])
 
 
 @pytest.mark.parametrize(("n", "batch"), [(6, 4), (5, 5), (7, 2), (3, 1)])
 def test_each_epoch_has_every_track_once(n, batch):
-    batches = training._batches(jax.random.key(0), n, batch)
-    rows = np.concatenate(list(itertools.islice(batches, 4 * n)))  # 4 · batch epochs
+    order = loop._order(jax.random.key(0), n, batch)
+    rows = np.concatenate([order(step) for step in range(4 * n)])  # 4 · batch epochs
     epochs = rows.reshape(4 * batch, n)
     assert all(sorted(epoch) == list(range(n)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) > 1
@@ -95,7 +95,7 @@ def test_each_epoch_has_every_track_once(n, batch):
 def test_timesteps_are_one_from_each_range():
     drawn = collections.Counter()
     for seed in range(500):
-        t = np.asarray(training._timesteps(jax.random.key(seed), 4, 10))
+        t = np.asarray(denoiser._timesteps(jax.random.key(seed), 4, 10))
         ranges = [(0, 2), (2, 4), (5, 7), (7, 9)]  # 2.5 wide: 2 and 7 are shared
         assert all(low <= x <= high for x, (low, high) in zip(t, ranges, strict=True))
         drawn.update(t.tolist())
@@ -107,7 +107,7 @@ def test_the_average_is_a_plain_loop():
     values = np.random.default_rng(0).normal(size=2000).astype(np.float32)
     average, expected = {"x": jnp.float32(5.0)}, 5.0
     for step, value in enumerate(values):
-        average = training._average(average, {"x": jnp.float32(value)}, jnp.int32(step))
+        average = loop._average(average, {"x": jnp.float32(value)}, jnp.int32(step))
         decay = min(0.99, (step + 1) / (step + 10))
         expected = decay * expected + (1 - decay) * float(value)
     assert float(average["x"]) == pytest.approx(expected, abs=1e-5)

@@ -12,6 +12,7 @@ setup(
     install_requires=[
         "absl-py>=2.1",
         "flax>=0.12",
+        "importlib_resources>=6",  # tensorflow-datasets takes it for granted
         "jax>=0.10",
         "jaxtyping>=0.3",
         "librosa>=0.11",

@@ -66,8 +66,8 @@ FLOORS = {
         "table",
         "summary",
     ],
-    "training": ["checkpoints", "loop", "denoiser"],
-    "corpus": ["fields", "metadata", "arrays", "fitting"],
+    "training": ["checkpoints", "loop", "denoiser", "autoencoder"],
+    "corpus": ["fields", "metadata", "arrays", "fitting", "dataset"],
     "baselines": ["similarity"],
     "evaluation": [
         "ranking",

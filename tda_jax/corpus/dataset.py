@@ -1,0 +1,229 @@
+"""An encoded corpus as a TFDS dataset (array_record, without TensorFlow): written once, read by id.
+
+Any TFDS user reads it with `tfds.data_source`. The split "train" holds what the model was trained
+on, "held_out" the decoys. A row is one window of a track; README and `Row` name what it holds.
+"""
+
+import contextlib
+import io
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow_datasets as tfds
+from jaxtyping import Float, Shaped
+
+from tda_jax import fingerprint
+from tda_jax.errors import InputError
+from tda_jax.examples import Corpus, corpus_of
+from tda_jax.models.denoiser import Condition
+
+MEMBERS, DECOYS = "train", "held_out"
+_MADE_OF = "made_of"
+_PARTS = Condition._fields
+
+
+class Row(NamedTuple):
+    """One window of a track.
+
+    Attributes:
+        id: of the window; the track's own where it has one window.
+        track: the id of the track.
+        member: whether the model was trained on it.
+        start: of the window within the track, in seconds.
+        mean: (frames, bins, channels), of the latent's posterior, in the network's scaling.
+        std: the same for its standard deviation.
+        frames: latent frames from the first that see music; the rest see padding alone.
+        captions: of the track, one or more.
+        condition: of the model for each caption: parts with a leading axis of captions.
+        metadata: of the track, as it stands in the user's own file.
+    """
+
+    id: str
+    track: str
+    member: bool
+    start: float
+    mean: Float[np.ndarray, "frames bins channels"]
+    std: Float[np.ndarray, "frames bins channels"]
+    frames: int
+    captions: Sequence[str]
+    condition: Condition
+    metadata: Mapping[str, Any]
+
+
+class _Latents(tfds.core.GeneratorBasedBuilder):
+    """The builder; its rows are given and not found by it."""
+
+    name = "latents"
+    VERSION = tfds.core.Version("1.0.0")
+
+    def __init__(self, folder: Path, first: Row, rows: Iterable[Row], source: Any) -> None:
+        self._first, self._rows, self._source = first, rows, source
+        super().__init__(data_dir=str(folder), file_format="array_record")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="Latents and conditions of a corpus of music.",
+            features=_features(self._first),
+            metadata=tfds.core.MetadataDict({_MADE_OF: self._source}),
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict]]]:
+        del dl_manager
+        rows = list(self._rows)
+        sides = {MEMBERS: [r for r in rows if r.member], DECOYS: [r for r in rows if not r.member]}
+        return {name: self._generate_examples(some) for name, some in sides.items() if some}
+
+    def _generate_examples(self, rows: Sequence[Row]) -> Iterator[tuple[int, dict]]:
+        for i, row in enumerate(rows):
+            kept = row._asdict() | {"metadata": json.dumps(row.metadata)}
+            parts = {k: v for k, v in kept.pop("condition")._asdict().items() if v is not None}
+            yield i, kept | {"captions": list(row.captions)} | parts
+
+
+def write_dataset(folder: Path, rows: Sequence[Row], source: Mapping[str, Any]) -> None:
+    """Writes the dataset; it is there as a whole or not at all.
+
+    Args:
+        folder: new, or that of the same dataset, which then stays as it is.
+        rows: windows, ids each once.
+        source: what decides the rows, kept in the dataset's metadata.
+
+    Raises:
+        InputError: there are no rows; the folder holds a dataset made from something else.
+    """
+    if not rows:
+        raise InputError(f"{folder}: no track is left to write; see why each was skipped")
+    here = fingerprint.plain(source, "source")
+    if (folder / "dataset_info.json").exists():
+        remedy = f"Delete {folder} to pack it again, or give another folder"
+        fingerprint.refuse_other(
+            str(folder), _builder(folder).info.metadata[_MADE_OF], here, remedy
+        )
+        return
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)  # what a kill left
+    part.mkdir(parents=True)
+    builder = _Latents(part, rows[0], rows, here)
+    tfds.disable_progress_bar()
+    with contextlib.redirect_stdout(io.StringIO()):  # it says that it downloads, which it does not
+        builder.download_and_prepare()
+    Path(builder.data_path).rename(folder)
+    shutil.rmtree(part)
+
+
+def made_of(folder: Path) -> Any:
+    """What a dataset was made from."""
+    return _builder(folder).info.metadata[_MADE_OF]
+
+
+def is_dataset(folder: Path) -> bool:
+    """Whether a folder holds a dataset, and not arrays."""
+    return (folder / "dataset_info.json").is_file()
+
+
+def read_rows(folder: Path) -> Iterator[Row]:
+    """The rows of a dataset, members first.
+
+    Raises:
+        InputError: the folder holds no dataset that this module wrote.
+    """
+    builder = _builder(folder)
+    for split in (s for s in (MEMBERS, DECOYS) if s in builder.info.splits):
+        for found in builder.as_data_source(split=split):
+            yield _row(found)
+
+
+def read_dataset(folder: Path) -> Corpus:
+    """A dataset as a corpus to score: a track for each window and caption.
+
+    The latent is the posterior's mean. The metadata of each names its `track`, the `caption` and
+    the `window_start`.
+
+    Raises:
+        InputError: see `read_rows`.
+    """
+    units = [(row, i) for row in read_rows(folder) for i in range(len(row.captions))]
+    several = {row.id for row, i in units if i}
+    ids = [f"{row.id} caption {i + 1}" if row.id in several else row.id for row, i in units]
+    masks = np.stack([np.arange(len(row.mean)) < row.frames for row, _ in units])
+    return corpus_of(
+        ids,
+        np.stack([row.mean for row, _ in units]),
+        Condition(*(_stacked(units, part) for part in _PARTS)),
+        masks,
+        np.array([row.member for row, _ in units]),
+        [_carried(row, i) for row, i in units],
+    )
+
+
+def _carried(row: Row, i: int) -> dict[str, Any]:
+    own = {"track": row.track, "caption": row.captions[i], "window_start": row.start}
+    return {**row.metadata, **own}
+
+
+def _stacked(units: Sequence[tuple[Row, int]], part: str) -> Shaped[np.ndarray, "n ..."] | None:
+    if getattr(units[0][0].condition, part) is None:
+        return None
+    return np.stack([getattr(row.condition, part)[i] for row, i in units])
+
+
+def _row(found: Mapping[str, Any]) -> Row:
+    def text(value: bytes) -> str:
+        return value.decode("utf-8")
+
+    condition = Condition(*(found.get(part) for part in _PARTS))
+    return Row(
+        text(found["id"]),
+        text(found["track"]),
+        bool(found["member"]),
+        float(found["start"]),
+        found["mean"],
+        found["std"],
+        int(found["frames"]),
+        [text(c) for c in found["captions"]],
+        condition,
+        json.loads(text(found["metadata"])),
+    )
+
+
+def _features(row: Row) -> tfds.features.FeaturesDict:
+    """The features of rows like this one; the number of captions may differ."""
+
+    def array(x: np.ndarray) -> tfds.features.Tensor:
+        return tfds.features.Tensor(shape=x.shape, dtype=x.dtype)
+
+    parts = {k: np.asarray(v) for k, v in row.condition._asdict().items() if v is not None}
+    conditions = {
+        name: tfds.features.Tensor(shape=(None, *x.shape[1:]), dtype=x.dtype)
+        for name, x in parts.items()
+    }
+    text = tfds.features.Text()
+    return tfds.features.FeaturesDict(
+        {
+            "id": text,
+            "track": text,
+            "member": tfds.features.Scalar(np.bool_),
+            "start": tfds.features.Scalar(np.float32),
+            "mean": array(row.mean),
+            "std": array(row.std),
+            "frames": tfds.features.Scalar(np.int32),
+            "captions": tfds.features.Sequence(text),
+            **conditions,
+            "metadata": text,
+        }
+    )
+
+
+def _builder(folder: Path) -> Any:
+    if not is_dataset(folder):
+        raise InputError(f"{folder}: no dataset there; give the folder with dataset_info.json")
+    found = tfds.builder_from_directory(str(folder))
+    if _MADE_OF not in (found.info.metadata or {}):
+        raise InputError(f"{folder}: a dataset, but not one that `encode_corpus` wrote")
+    return found

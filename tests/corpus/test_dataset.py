@@ -1,0 +1,96 @@
+"""An encoded corpus goes through TFDS and comes back as it was."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from tda_jax.corpus import dataset
+from tda_jax.errors import InputError
+from tda_jax.models.denoiser import Condition
+
+RNG = np.random.default_rng(0)
+
+
+def row(name, captions, member=True, start=0.0, track=None):
+    n = len(captions)
+    mean, std = RNG.standard_normal((2, 6, 4, 3)).astype(np.float32)
+    text = RNG.standard_normal((n, 5, 7)).astype(np.float32)
+    condition = Condition(None, text, np.arange(5)[None] < np.arange(2, n + 2)[:, None])
+    return dataset.Row(
+        name, track or name, member, start, mean, std, 4, captions, condition, {"artist": "Zoë"}
+    )
+
+
+ROWS = [
+    row("b", ["one"]),
+    row("a", ["one", "zwei – 二"]),
+    row("c@0", ["x"], False, 0.0, "c"),
+    row("c@5", ["x"], False, 5.5, "c"),
+]
+
+
+def written(tmp_path):
+    dataset.write_dataset(tmp_path / "data", ROWS, {"vae": "1"})
+    return tmp_path / "data"
+
+
+def test_rows_come_back(tmp_path):
+    found = list(dataset.read_rows(written(tmp_path)))
+    assert [r.id for r in found] == ["b", "a", "c@0", "c@5"]
+    for got, wanted in zip(found, ROWS, strict=True):
+        np.testing.assert_array_equal(got.mean, wanted.mean)
+        np.testing.assert_array_equal(got.std, wanted.std)
+        np.testing.assert_array_equal(got.condition.text, wanted.condition.text)
+        np.testing.assert_array_equal(got.condition.text_mask, wanted.condition.text_mask)
+        assert got.condition.embedding is None
+        assert got[:4] == wanted[:4]
+        assert got[6:8] == wanted[6:8]
+        assert got.metadata == wanted.metadata
+    assert dataset.made_of(tmp_path / "data") == {"vae": "1"}
+
+
+def test_any_user_of_tfds_reads_it(tmp_path):
+    source = tfds.builder_from_directory(str(written(tmp_path))).as_data_source(split="held_out")
+    assert [found["id"] for found in source] == [b"c@0", b"c@5"]
+    assert source[1]["start"] == np.float32(5.5)
+
+
+def test_a_corpus_has_a_track_for_each_window_and_caption(tmp_path):
+    corpus = dataset.read_dataset(written(tmp_path))
+    assert corpus.ids == ("a caption 1", "a caption 2", "b", "c@0", "c@5")
+    np.testing.assert_array_equal(corpus.members, [True, True, True, False, False])
+    np.testing.assert_array_equal(corpus.examples.latent[1], ROWS[1].mean)
+    np.testing.assert_array_equal(corpus.examples.condition.text[1], ROWS[1].condition.text[1])
+    np.testing.assert_array_equal(corpus.examples.mask[0], [1, 1, 1, 1, 0, 0])
+    first = {"artist": "Zoë", "track": "a", "caption": "zwei – 二", "window_start": 0.0}
+    assert corpus.metadata[1] == first
+    assert [m["track"] for m in corpus.metadata] == ["a", "a", "b", "c", "c"]
+
+
+def test_it_is_written_once_and_never_over_another(tmp_path):
+    folder = written(tmp_path)
+    before = (folder / "dataset_info.json").stat().st_mtime_ns
+    dataset.write_dataset(folder, ROWS, {"vae": "1"})
+    assert (folder / "dataset_info.json").stat().st_mtime_ns == before
+    with pytest.raises(InputError, match=r"made from something else: vae is .*1.* there"):
+        dataset.write_dataset(folder, ROWS, {"vae": "2"})
+
+
+def test_what_a_kill_left_is_no_dataset(tmp_path):
+    (tmp_path / "data.part" / "latents").mkdir(parents=True)
+    assert not dataset.is_dataset(tmp_path / "data")
+    assert len(list(dataset.read_rows(written(tmp_path)))) == 4
+    assert [p.name for p in tmp_path.iterdir()] == ["data"]
+
+
+def test_what_is_no_dataset_of_ours_is_refused(tmp_path):
+    with pytest.raises(InputError, match="no dataset there"):
+        list(dataset.read_rows(tmp_path))
+    with pytest.raises(InputError, match="no track is left"):
+        dataset.write_dataset(tmp_path / "data", [], {})
+    folder = written(tmp_path)
+    (folder / "metadata.json").write_text(json.dumps({"other": 1}))
+    with pytest.raises(InputError, match="not one that `encode_corpus` wrote"):
+        list(dataset.read_rows(folder))

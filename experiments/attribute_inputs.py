@@ -168,6 +168,10 @@ def _queries(config: Any, corpus: Corpus, unet: UNetConfig) -> Corpus:
         fitting.refuse_stored(Path(config.queries), unet, "queries", config.layout)
         return read_queries(Path(config.queries), config.layout)
     wanted, place = listed(config.query_ids), {name: i for i, name in enumerate(corpus.ids)}
+    if odd := [name for name in wanted if not isinstance(name, str)]:
+        raise InputError(f"query_ids: {odd[0]!r} is no id; give strings")
+    if not wanted:
+        raise InputError(f"query_ids = {config.query_ids!r} names no track; give one at least")
     if len(set(wanted)) < len(wanted):
         raise InputError(f"query_ids = {wanted} name a track twice; give each once")
     for name in wanted:

@@ -71,7 +71,10 @@ def summarise(
         "tracks": members,
         "decoys": len(inputs.corpus.ids) - members,
         "queries": [
-            {**_query(name, table, run), "folder": str(query_folder(Path(), name))}
+            {
+                **summary.of_query(name, table, *run.directions[name], inputs.settings.steps),
+                "folder": str(query_folder(Path(), name)),
+            }
             for name, table in tables.items()
         ],
         "skipped_queries": [{"id": name, "reason": reason} for name, reason in run.skipped],
@@ -85,7 +88,7 @@ def summarise(
             "checkpoint": model.fingerprint,
             "corpus": examples.corpus_fingerprint(inputs.corpus),
             "queries": examples.corpus_fingerprint(inputs.queries),
-            "code": fingerprint.of_code(),
+            "code": fingerprint.of_code("tda_jax.attribution.table", "tda_jax.attribution.unet"),
             "versions": fingerprint.versions(),
         },
         "stages": {name: stage._asdict() for name, stage in stages.items()},
@@ -113,11 +116,6 @@ def line(query: Mapping[str, Any], table: Table) -> str:
         "highest: " + ", ".join(f"{name} ({score:.3g})" for name, score in best),
     ]
     return f"{query['id']}: {'; '.join(parts)}"
-
-
-def _query(name: str, table: Table, run: Run) -> dict[str, Any]:
-    own, rate = run.directions[name]
-    return summary.of_query(name, table, own, rate)
 
 
 def _decoy_match(corpus: Corpus, tables: Mapping[str, Table]) -> dict[str, Any]:

@@ -82,7 +82,10 @@ def _result(
         "findings": [f._asdict() for f in found],
         "provisional": suggested,
         "seconds": seconds,
-        "made_of": {"code": fingerprint.of_code(), "versions": fingerprint.versions()},
+        "made_of": {
+            "code": fingerprint.of_code("tda_jax.evaluation.controls"),
+            "versions": fingerprint.versions(),
+        },
         "figures": rows,
     }
 

@@ -1,5 +1,6 @@
 """Fingerprints: short names for what an artifact was made from, equal only if that was equal."""
 
+import ast
 import hashlib
 import json
 import time
@@ -34,24 +35,54 @@ def of_array(array: Shaped[Array, "..."] | Shaped[np.ndarray, "..."]) -> str:
     return hashlib.sha256(np.ascontiguousarray(array).reshape(-1).view(np.uint8)).hexdigest()
 
 
-def of_code(package: Path = Path(__file__).parent) -> str:
-    """One sha256, in hexadecimal, over the sources of a package: paths and contents of its `.py`.
+def of_code(*modules: str, package: Path = Path(__file__).parent) -> str:
+    """One sha256, in hexadecimal, over the sources of modules and of all that they import here.
+
+    Only the sources that a module needs count, so that a change to a report invalidates no sweep.
 
     Args:
+      modules: full names, such as `__name__`, of this package.
       package: the package's folder; by default this package's.
 
     Raises:
-      InputError: the folder holds no sources, or one cannot be read.
+      InputError: a module has no source there, or one cannot be read.
     """
-    files = sorted(package.rglob("*.py"))
-    if not files:
-        raise InputError(f"{package}: holds no .py files; install the package with its sources")
-    return of_text(*(f"{f.relative_to(package).as_posix()} {of_files([f])}" for f in files))
+    files, todo = set(), [_sources(name, package) for name in modules]
+    if missing := [name for name, found in zip(modules, todo, strict=True) if not found]:
+        raise InputError(f"{package}: no source of {missing}; install the package with its sources")
+    while todo:
+        for file in todo.pop():
+            if file not in files:
+                files.add(file)
+                todo += [_sources(name, package) for name in _imports(file)]
+    ordered = sorted(files)
+    return of_text(*(f"{f.relative_to(package).as_posix()} {of_files([f])}" for f in ordered))
+
+
+def _sources(name: str, package: Path) -> list[Path]:
+    """The files of a module by its full name: its own, and those of the packages around it."""
+    parts = name.split(".")
+    if parts[0] != package.name:
+        return []
+    found, place = [], package
+    for i, part in enumerate(parts):
+        place = place / part if i else package
+        found += [f for f in (place / "__init__.py", place.with_suffix(".py")) if f.is_file()]
+    return found
+
+
+def _imports(file: Path) -> Iterator[str]:
+    """Every module that a file imports; of `from a import b` both a and a.b."""
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def versions() -> dict[str, str]:
-    """The versions of the libraries that compute: jax, jaxlib and numpy, by name."""
-    return {name: metadata.version(name) for name in ("jax", "jaxlib", "numpy")}
+    """The versions of the libraries that compute, by name."""
+    return {name: metadata.version(name) for name in ("flax", "jax", "jaxlib", "numpy")}
 
 
 def plain(value: Any, name: str) -> Any:

@@ -86,7 +86,8 @@ def draw_timestep(key: Array, stratum: Int[Array, ""] | int, strata: int, timest
     Over all strata every timestep is equally likely, whether or not their number divides the
     schedule. The whole part is integer arithmetic, since float32 cannot tell 9.99999997 from 10.
     """
-    u = jax.random.uniform(jax.random.fold_in(key, 0), (), jnp.float32)
+    with jax.threefry_partitionable(True):  # the value must not depend on that setting
+        u = jax.random.uniform(jax.random.fold_in(key, 0), (), jnp.float32)
     start = jnp.asarray(stratum, jnp.int32) * timesteps
     offset = (start % strata).astype(jnp.float32) / np.float32(strata)
     offset = offset + u * np.float32(timesteps / strata)

@@ -4,6 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
+import flax
 import jax
 import jax.numpy as jnp
 import jaxlib
@@ -103,40 +104,55 @@ def test_of_an_array_counts_elements_in_order():
     assert fingerprint.of_array(np.ones(())) == hashlib.sha256(np.ones(()).tobytes()).hexdigest()
 
 
-def test_of_code_follows_paths_and_contents_of_sources_only(tmp_path):
-    def package(name, files):
-        for path, content in files.items():
-            file = tmp_path / name / path
+def test_of_code_follows_what_a_module_imports(tmp_path):
+    def package(name, **changes):
+        files = {
+            "x.py": "from p.deep import y\n",
+            "deep/__init__.py": "",
+            "deep/y.py": "def f():\n    import p.z as z\n",
+            "z.py": "from os import path\nimport numpy.linalg\n",
+            "apart.py": "import p.x\n",
+        }
+        for path, content in (files | {k.replace("_", "."): v for k, v in changes.items()}).items():
+            file = tmp_path / name / "p" / path
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(content)
-        return fingerprint.of_code(tmp_path / name)
+        return tmp_path / name / "p"
 
-    first = package("a", {"x.py": "1", "deep/y.py": "2"})
-    assert package("b", {"deep/y.py": "2", "x.py": "1", "notes.txt": "3"}) == first
-    others = [
-        package("c", {"x.py": "1", "deep/y.py": "3"}),
-        package("d", {"x.py": "1", "y.py": "2"}),
-        package("e", {"x.py": "1", "other/y.py": "2"}),
-        package("f", {"x.py": "1"}),
-    ]
-    assert len({first, *others}) == 5
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"empty: holds no .py files"):
-        fingerprint.of_code(tmp_path / "empty")
+    def code(folder, *modules):
+        return fingerprint.of_code(*(modules or ("p.x",)), package=folder)
+
+    first = package("a")
+    assert code(package("b", apart_py="", notes_txt="1")) == code(first)
+    assert code(package("c", z_py="1")) != code(first)
+    assert code(package("d", x_py="from p.deep import y  # said\n")) != code(first)
+    assert code(first, "p.x", "p.apart") == code(first, "p.apart", "p.x") != code(first)
+    (first / "deep" / "__init__.py").write_text("1")
+    assert code(first) != code(tmp_path / "b" / "p")
+    with pytest.raises(InputError, match=r"no source of \['p.nowhere'\]"):
+        code(first, "p.x", "p.nowhere")
 
 
 def test_of_code_is_of_this_package(tmp_path):
     folder = Path(fingerprint.__file__).parent
-    shutil.copytree(folder, tmp_path / "copy")
-    assert fingerprint.of_code() == fingerprint.of_code(tmp_path / "copy")
-    with (tmp_path / "copy" / "models" / "unet.py").open("a") as file:
-        file.write("\n")
-    assert fingerprint.of_code() != fingerprint.of_code(tmp_path / "copy")
+    copy = tmp_path / folder.name
+    shutil.copytree(folder, copy)
+    name = "tda_jax.attribution.unet"
+
+    def changed(path):
+        with (copy / path).open("a") as file:
+            file.write("\n")
+        return fingerprint.of_code(name, package=copy) != fingerprint.of_code(name)
+
+    assert fingerprint.of_code(name) == fingerprint.of_code(name, package=copy)
+    assert not changed("report/figures.py")
+    assert changed("models/unet.py")
 
 
 def test_versions_are_those_that_run():
     found = fingerprint.versions()
-    assert found == {"jax": jax.__version__, "jaxlib": jaxlib.__version__, "numpy": np.__version__}
+    jaxs = {"jax": jax.__version__, "jaxlib": jaxlib.__version__}
+    assert found == {"flax": flax.__version__, **jaxs, "numpy": np.__version__}
 
 
 def test_plain_is_what_json_gives_back():

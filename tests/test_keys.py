@@ -84,11 +84,14 @@ def test_noise_is_standard_normal():
 
 
 @pytest.mark.parametrize("setting", [True, False])
-def test_noise_does_not_depend_on_a_setting_of_jax(setting):
-    key = keys.draw_key(keys.root(0, keys.Domain.SWEEP), keys.track_words(["a"])[0], 0)
-    wanted = keys.draw_noise(key, (3, 2, 2))
-    with jax.threefry_partitionable(setting):
-        np.testing.assert_array_equal(keys.draw_noise(key, (3, 2, 2)), wanted)
+def test_draws_do_not_depend_on_a_setting_of_jax(setting):
+    root, words = keys.root(0, keys.Domain.SWEEP), keys.track_words(["a"])[0]
+    for draw in range(8):
+        wanted = keys.timestep_and_noise(root, words, draw, 10, T, (3, 2, 2))
+        with jax.threefry_partitionable(setting):
+            got = keys.timestep_and_noise(root, words, draw, 10, T, (3, 2, 2))
+        np.testing.assert_array_equal(got[0], wanted[0])
+        np.testing.assert_array_equal(got[1], wanted[1])
 
 
 def test_draws_are_the_same_under_x64():

@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from tda_jax import artifact, devices, examples, fingerprint, store
 from tda_jax import params as tree
 from tda_jax.attribution import directions, linearised, passes, prepare, sweep, unlearn
@@ -28,7 +30,8 @@ _FISHER = ("group", "fisher_draws", "fisher_tracks", "mask_unlearn", "seed")
 _SWEEP = ("replicates", "strata", "mask_sweep", "seed")
 _DIRECTION = (*_FISHER, "query_draws", "blocks", "damping", "corpus_size")
 _LINEAR = (*_DIRECTION, *_SWEEP, "method", "dtype", "second_order")
-_STEP = (*_DIRECTION, "replicates", "strata", "rise", "rate", "steps")
+_CALIBRATION = (*_DIRECTION, "replicates", "strata", "dtype")
+_STEP = (*_CALIBRATION, "rise", "rate", "steps")
 _EXACT = (*_STEP, *_SWEEP, "method", "frames")
 
 
@@ -41,6 +44,8 @@ class Run(NamedTuple):
         directions: by query id, its calibration and learning rate.
         skipped: (query id, reason) of queries that could not be unlearned.
         fisher: notes of the Fisher information: tracks, draws, draws left out with reasons.
+        own: by query id, where the query itself stands in the corpus, for queries that are one of
+            its tracks: of the same id and the same latent.
     """
 
     sweeps: dict[str, store.Store]
@@ -48,6 +53,7 @@ class Run(NamedTuple):
     directions: dict[str, tuple[directions.Calibration, float]]
     skipped: list[tuple[str, str]]
     fisher: dict[str, Any]
+    own: dict[str, int]
 
 
 class _Context(NamedTuple):
@@ -91,7 +97,8 @@ def run(
     """
     refuse(model, corpus, queries, settings)
     refuse_compute(compute)
-    code = {"code": fingerprint.of_code(), "versions": fingerprint.versions()}
+    computes = fingerprint.of_code(__name__, "tda_jax.attribution.unet")
+    code = {"code": computes, "versions": fingerprint.versions()}
     prints = examples.corpus_fingerprint(corpus)
     # Placed once: all passes then share these copies.
     parts = devices.replicate(split_group(model, settings.group), compute.devices)
@@ -107,7 +114,7 @@ def run(
     )
     engine = _engine(context)
     before = _before(context, engine) if settings.method == "exact" else None
-    out = Run({}, before, {}, [], notes)
+    out = Run({}, before, {}, [], notes, own_rows(corpus, queries))
     for start in range(0, len(queries.ids), compute.queries_per_pass):
         rows = range(start, min(start + compute.queries_per_pass, len(queries.ids)))
         chosen = {}
@@ -115,7 +122,10 @@ def run(
             progress("queries unlearned", i, len(queries.ids))
             query = examples.take(queries, [i])
             try:
-                chosen[query.ids[0]] = query, _direction(context, engine, query, information)
+                direction = _direction(context, engine, query, information)
+                if settings.method == "exact":
+                    _step(context, engine, query, direction, information)
+                chosen[query.ids[0]] = query, direction
             except unlearn.UnusableQuery as error:
                 out.skipped.append((query.ids[0], str(error)))
         progress("queries unlearned", rows.stop, len(queries.ids))
@@ -124,6 +134,17 @@ def run(
         found = {name: (d.calibration, d.rate) for name, (_, d) in chosen.items()}
         out.directions.update(found)
     return out
+
+
+def own_rows(corpus: examples.Corpus, queries: examples.Corpus) -> dict[str, int]:
+    """Where queries that are tracks of the corpus stand in it: of the same id and latent."""
+    place = {name: i for i, name in enumerate(corpus.ids)}
+    latents, tracks = (np.asarray(c.examples.latent) for c in (queries, corpus))
+    return {
+        name: place[name]
+        for name, latent in zip(queries.ids, latents, strict=True)
+        if name in place and np.array_equal(latent, tracks[place[name]])
+    }
 
 
 def query_folder(workdir: Path, query: str) -> Path:
@@ -178,7 +199,7 @@ def _direction(
         query,
         s,
         folder / "calibration.safetensors",
-        _query_source(context, query, (*_DIRECTION, "replicates", "strata")),
+        _query_source(context, query, _CALIBRATION),
     )
     return Direction(blocks, calibration, directions.rate_of(calibration, s))
 

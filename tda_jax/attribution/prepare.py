@@ -82,7 +82,8 @@ def fisher_information(
         return artifact.load(path, source)
     members = [i for i, member in zip(corpus.ids, corpus.members, strict=True) if member]
     if settings.fisher_tracks is not None:
-        members = sorted(keys.subset(members, settings.fisher_tracks, settings.seed))
+        members = keys.subset(members, settings.fisher_tracks, settings.seed)
+    members = sorted(members)  # a resumed sum goes on in the same order, whatever the corpus's is
     position = {track: i for i, track in enumerate(corpus.ids)}
     used = examples.take(corpus, [position[i] for i in members])
     made = fisher.make_fisher(
@@ -92,7 +93,9 @@ def fisher_information(
     moved, _ = split_group(model, settings.group)
     part = path.with_suffix(".part.safetensors")
     total, begin = _resumed(made, moved, part, source)
-    data, saved = unlearning_examples(used, settings), time.monotonic()
+    # `query_frames` in a track's metadata count for queries alone.
+    data = used.examples if settings.mask_unlearn else examples.unmasked(used.examples)
+    saved = time.monotonic()
     progress("Fisher information", begin, len(members))
     for start in range(begin, len(members), compute.chunk):
         rows = slice(start, start + compute.chunk)

@@ -4,8 +4,11 @@ import math
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from tda_jax import keys
+from tda_jax import params as tree
 from tda_jax.attribution.contract import Model, split_group
 from tda_jax.errors import InputError
 from tda_jax.examples import Corpus
@@ -97,12 +100,15 @@ def refuse(model: Model, corpus: Corpus, queries: Corpus, settings: Settings) ->
     """
     split_group(model, settings.group)
     refuse_values(settings)
+    _refuse_types(model, settings)
     members = int(corpus.members.sum())
     if settings.corpus_size < members:
         raise InputError(
             f"N = {settings.corpus_size} is smaller than the {members} training tracks given; N is "
             "the size of the model's whole training set"
         )
+    if not queries.ids:
+        raise InputError("no query is given; give one at least")
     if members == 0:
         raise InputError("every track is a decoy; give training tracks, too")
     if settings.fisher_tracks is not None and not 1 <= settings.fisher_tracks <= members:
@@ -170,10 +176,38 @@ def _refuse_combinations(settings: Settings) -> None:
     linearised = settings.method == "linearised"
     if settings.steps > 1 and linearised:
         raise InputError(f"steps = {settings.steps} needs method = 'exact': one step is a line")
+    if settings.steps > 1 and (settings.rate is None or abs(settings.rate) >= 1):
+        raise InputError(
+            f"steps = {settings.steps} with rate = {settings.rate}: each step takes a share of "
+            "`rate` of the way, so give a raw learning rate between -1 and 1, or one step"
+        )
+    if settings.dtype == "bfloat16" and not linearised:
+        raise InputError(
+            "dtype = 'bfloat16' needs method = 'linearised': it rounds a small step away"
+        )
     if settings.frames and linearised:
         raise InputError("frames = True needs method = 'exact'")
     if settings.dtype == "float64" and not jax.config.jax_enable_x64:
         raise InputError("dtype = 'float64' needs jax_enable_x64")
+
+
+def _refuse_types(model: Model, settings: Settings) -> None:
+    """Sums and small steps are lost in parameters of 16 bits."""
+    found = {path: jnp.dtype(x.dtype) for path, x in tree.flatten(model.params).items()}
+    floats = {p: d for p, d in found.items() if jnp.issubdtype(d, jnp.floating)}
+    short = [f"{path} is {dtype}" for path, dtype in floats.items() if dtype.itemsize < 4]
+    if short:
+        raise InputError(
+            f"parameters of 16 bits ({short[0]}, {len(short)} in all): the Fisher information and "
+            "the step would be rounded away; give them in float32, and dtype = 'bfloat16' for a "
+            "network in half precision"
+        )
+    if settings.dtype == "float64" and settings.method == "exact":
+        other = [f"{path} is {dtype}" for path, dtype in floats.items() if dtype != np.float64]
+        if other:
+            raise InputError(
+                f"dtype = 'float64' with method = 'exact' needs parameters in float64; {other[0]}"
+            )
 
 
 def _refuse_conditions(corpus: Corpus, queries: Corpus) -> None:

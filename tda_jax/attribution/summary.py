@@ -13,7 +13,7 @@ _LEVELS = (0.05, 0.1)
 
 
 def of_query(
-    query: str, table: Table, calibration: Calibration, rate: float, scored_by: str = "id"
+    query: str, table: Table, calibration: Calibration, rate: float, steps: int
 ) -> dict[str, Any]:
     """The numbers of one query, as JSON keeps them; None where there is none.
 
@@ -22,24 +22,25 @@ def of_query(
         table: from `table.tables`.
         calibration: the query's own response.
         rate: its learning rate.
-        scored_by: the column that names the tracks.
+        steps: how many were taken with it.
 
     Returns:
-        self_rank: the query's own rank, if it is a member of the corpus.
+        self_rank: the query's own rank, if it is a member of the corpus: of its id and latent.
         rate, predicted_rise: the learning rate, and the share by which the query's own loss is
-            predicted to rise at it.
+            predicted to rise at it; None after several steps, which no quadratic predicts.
         loss, a, b, b_unbiased: see `directions.Calibration`.
         q_below: by level, how many members are let in at that false-discovery rate.
-        concentration: the share of the members' positive scores that the best 1 % of them hold.
+        concentration: the share of the members' positive scores that the best 1 % of them hold,
+            the query itself left out.
         scored, unscored: how many tracks have a score; the others with the reason.
     """
-    rank = dict(zip(table.columns[scored_by], table.columns["rank"], strict=True))
+    rank = dict(zip(table.columns["id"], table.columns["rank"], strict=True))
     rise = (rate * calibration.a + rate**2 * calibration.b) / calibration.loss
     numbers = {
         "id": query,
-        "self_rank": rank.get(query),
+        "self_rank": rank.get(table.own),
         "rate": rate,
-        "predicted_rise": rise,
+        "predicted_rise": rise if steps == 1 else None,
         **calibration._asdict(),
         "q_below": {str(u): int(np.sum(table.columns["q_value"] <= u)) for u in _LEVELS},
         "concentration": concentration(table),
@@ -55,7 +56,11 @@ def concentration(table: Table) -> float:
     Returns:
         0 .. 1; nan where no member has a positive score.
     """
-    score = np.asarray(table.columns["score"])[np.asarray(table.columns["member"])]
+    counted = [
+        member and name != table.own
+        for name, member in zip(table.columns["id"], table.columns["member"], strict=True)
+    ]
+    score = np.asarray(table.columns["score"])[np.asarray(counted, bool)]
     score = score[~np.isnan(score)]
     positive = np.maximum(score, 0).sum()
     best = np.sort(score)[::-1][: math.ceil(_TOP_SHARE * len(score))]

@@ -33,8 +33,9 @@ class Table(NamedTuple):
             standard_error      of the score, from the sweep's draws
             direction_error     of the score, from the noise in the query's direction: a jackknife
                                 over blocks of query draws ("linearised" of 3 blocks or more)
-            p_value             how often a decoy scores as high
-            q_value             false-discovery rate at which the member would be let in
+            p_value             how often a decoy scores as high; the query itself is no decoy
+            q_value             false-discovery rate at which the member would be let in; nan for
+                                the query itself, which is no discovery
             distinct            score minus its median over the other queries, over their MAD
             odd, even           the parts of the score: learning rate · a and learning rate² · b
                                 ("linearised" only)
@@ -46,11 +47,13 @@ class Table(NamedTuple):
 
         order: (n,), where the track of each row stands in the corpus.
         unscored: (id, reason) of tracks that have no score, by id.
+        own: the id of the track that the query itself is, or None.
     """
 
     columns: dict[str, Any]
     order: Int[np.ndarray, " n"]
     unscored: tuple[tuple[str, str], ...]
+    own: str | None
 
 
 class _Rise(NamedTuple):
@@ -84,7 +87,7 @@ def tables(run: Run, corpus: Corpus, settings: Settings) -> dict[str, Table]:
     together = np.stack([columns["score"] for columns, _ in found.values()])
     distinct = calibration.minus_common(together)
     return {
-        query: _sorted({**columns, "distinct": row}, corpus, unscored)
+        query: _sorted({**columns, "distinct": row}, corpus, unscored, run.own.get(query))
         for (query, (columns, unscored)), row in zip(found.items(), distinct, strict=True)
     }
 
@@ -178,12 +181,22 @@ def _columns(
             "score": score.value,
             "standard_error": score.standard_error,
             "direction_error": _direction_error(rise.without, weights),
-            "p_value": calibration.empirical_p_values(score.value, corpus.members),
-            "q_value": calibration.q_values(score.value, corpus.members),
+            **_calibrated(score.value, corpus.members, run.own.get(query)),
             **_parts(rise, weights),
             **_losses(rise),
         }
     return columns, _unscored(corpus.ids, rise, score.value, settings)
+
+
+def _calibrated(score: np.ndarray, members: np.ndarray, own: int | None) -> dict[str, np.ndarray]:
+    """P- and q-values of the tracks, held against others than the query itself."""
+    others = score.copy()
+    if own is not None:
+        others[own] = np.nan
+    p = calibration.empirical_p_values(others, members)
+    if own is not None:
+        p[own] = calibration.empirical_p_values(score, members)[own]
+    return {"p_value": p, "q_value": calibration.q_values(others, members)}
 
 
 def _parts(rise: _Rise, weights: np.ndarray) -> dict[str, np.ndarray]:
@@ -261,7 +274,10 @@ _ORDER += ("distinct", "odd", "even", "second_order", "loss_before", "loss_after
 
 
 def _sorted(
-    columns: dict[str, np.ndarray], corpus: Corpus, unscored: list[tuple[str, str]]
+    columns: dict[str, np.ndarray],
+    corpus: Corpus,
+    unscored: list[tuple[str, str]],
+    own: int | None,
 ) -> Table:
     score = columns["score"]
     unknown = np.isnan(score)
@@ -274,7 +290,8 @@ def _sorted(
     rows["rank"] = [int(r) if ranked[i] else None for i, r in zip(order, ranks, strict=True)]
     rows["id"] = [corpus.ids[i] for i in order]
     rows["member"] = corpus.members[order]
-    return Table({name: rows[name] for name in _ORDER if name in rows}, order, tuple(unscored))
+    kept = {name: rows[name] for name in _ORDER if name in rows}
+    return Table(kept, order, tuple(unscored), None if own is None else corpus.ids[own])
 
 
 def _of_query(by_query: Any, query: str) -> Any:

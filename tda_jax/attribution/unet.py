@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from tda_jax import fingerprint
+from tda_jax import params as tree
 from tda_jax.attribution.contract import Model, Terms
 from tda_jax.diffusion.losses import Predict, denoising_terms
 from tda_jax.diffusion.schedules import NoiseSchedule, schedule_to_config
@@ -23,7 +24,10 @@ def unet_model(unet: Component, schedule: NoiseSchedule) -> Model:
         unet: from `load_pipeline(folder).components["unet"]`.
         schedule: the noise process that it was trained with.
     """
-    weights = unet.record.fingerprint
+    # The parameters themselves, too: they may have been changed since they were loaded.
+    leaves = sorted(tree.flatten(unet.params).items())
+    arrays = [f"{path} {x.dtype} {x.shape} {fingerprint.of_array(x)}" for path, x in leaves]
+    weights = fingerprint.of_text(unet.record.fingerprint, *arrays)
     return denoiser_model(predict_fn(unet.module), schedule, unet.params, unet.groups, weights)
 
 

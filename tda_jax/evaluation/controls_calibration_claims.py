@@ -19,7 +19,7 @@ from tda_jax.evaluation.controls_plan import Plan
 from tda_jax.evaluation.controls_scores import rise_name, step_names
 from tda_jax.evaluation.ranking import Interval
 from tda_jax.evaluation.records import Key, Table, interval_of
-from tda_jax.evaluation.verdicts import Finding, above, all_of, any_of, below, shown
+from tda_jax.evaluation.verdicts import Finding, above, all_of, any_of, below, decided, shown
 from tda_jax.keys import BINS
 
 _MOSTLY = 0.9  # a share of tracks that is almost all of them
@@ -63,7 +63,7 @@ def other_way(table: Table, plan: Plan) -> Finding:
                 found.append(verdicts.within(change, -MATTERS, MATTERS))
             pair = " and ".join(shown(table.interval(k)) for k in keys)
             figures.append(f"{group}, {step}: captions {pair}; difference {shown(change)}")
-    return Finding("7a", claim, all_of(found), tuple(figures))
+    return Finding("7a", claim, decided(all_of(found)), tuple(figures))
 
 
 def random_signs(table: Table, plan: Plan) -> Finding:
@@ -81,7 +81,7 @@ def random_signs(table: Table, plan: Plan) -> Finding:
                 found.append(below(table.interval(keys[0]), FOUND))
             pair = [shown(table.interval(k)) for k in keys]
             figures.append(f"{group}, {step}: captions {pair[0]} scrambled, {pair[1]} not")
-    return Finding("7b", claim, all_of(found), tuple(figures))
+    return Finding("7b", claim, decided(all_of(found)), tuple(figures))
 
 
 def zero(table: Table, plan: Plan) -> Finding:
@@ -96,7 +96,7 @@ def zero(table: Table, plan: Plan) -> Finding:
             pair = [table.interval(key) for key in keys]
             found.append(above(pair[0], _MOSTLY))
             figures.append(f"{step}, {group}: members {shown(pair[0])}, decoys {shown(pair[1])}")
-    return Finding("8", claim, all_of(found), tuple(figures))
+    return Finding("8", claim, decided(all_of(found)), tuple(figures))
 
 
 def concentration(table: Table, plan: Plan) -> Finding:
@@ -115,7 +115,7 @@ def concentration(table: Table, plan: Plan) -> Finding:
         rise = _largest(table, keys, 2)
         found.append(above(rise, 0.4))
         figures.append(f"|Δτ|, two largest bins, {group}: {shown(rise)}")
-    return Finding("9", claim, all_of(found), tuple(figures))
+    return Finding("9", claim, decided(all_of(found)), tuple(figures))
 
 
 def _largest(table: Table, keys: Iterable[Key], count: int) -> Interval | None:
@@ -140,7 +140,7 @@ def repeats(table: Table, plan: Plan) -> Finding:
                 found.append(below(table.interval(keys[count]), _REPEATS))
             each = ", ".join(f"{n}: {shown(table.interval(k))}" for n, k in keys.items())
             figures.append(f"{group}, {method}: {each}")
-    return Finding("10", claim, all_of(found), tuple(figures))
+    return Finding("10", claim, decided(all_of(found)), tuple(figures))
 
 
 def naive_error(table: Table, plan: Plan) -> Finding:
@@ -149,7 +149,8 @@ def naive_error(table: Table, plan: Plan) -> Finding:
     keys = {g: Key("draws", "naive_error", "linearised", g) for g in plan.studied_groups}
     found = {group: table.interval(key) for group, key in keys.items()}
     figures = [f"{group}: {shown(i)} times that within strata" for group, i in found.items()]
-    return Finding("11", claim, all_of(above(i, 1.2) for i in found.values()), tuple(figures))
+    verdict = decided(all_of(above(i, 1.2) for i in found.values()))
+    return Finding("11", claim, verdict, tuple(figures))
 
 
 def biased_b(table: Table, plan: Plan) -> Finding:
@@ -165,7 +166,7 @@ def biased_b(table: Table, plan: Plan) -> Finding:
             keys = {n: Key("query_draws", "repeated", method, group, str(n)) for n in counts}
             each = ", ".join(f"{n}: {shown(table.interval(k), 3)}" for n, k in keys.items())
             figures.append(f"{group}: scores repeat over query draws, {method}, {each}")
-    return Finding("12", claim, all_of(found), tuple(figures))
+    return Finding("12", claim, decided(all_of(found)), tuple(figures))
 
 
 def members_first(table: Table, plan: Plan) -> Finding:
@@ -187,7 +188,7 @@ def members_first(table: Table, plan: Plan) -> Finding:
                 f"{step}, {group}: {shown(three[0])}; unrelated members above unrelated decoys "
                 f"{shown(three[1])}, difference {shown(three[2])}"
             )
-    return Finding("13a", claim, any_of(found), tuple(figures))
+    return Finding("13a", claim, decided(any_of(found)), tuple(figures))
 
 
 def not_membership_alone(table: Table, plan: Plan) -> Finding:
@@ -203,13 +204,13 @@ def not_membership_alone(table: Table, plan: Plan) -> Finding:
         for group in plan.groups:
             keys = [step_key(name, method, group, step) for name in ("decoys", "unrelated")]
             pair = [table.interval(key) for key in keys]
-            verdict = above(pair[0], 0.5)
-            found += [verdict] if step == rise_name(plan.rise) else []
-            cells += [f"{group} at {step}"] if verdict == verdicts.HOLDS else []
+            ahead = above(pair[0], 0.5)
+            found += [ahead] if step == rise_name(plan.rise) else []
+            cells += [f"{group} at {step}"] if decided(ahead) == verdicts.HOLDS else []
             figures.append(f"{step}, {group}: {shown(pair[0])}, unrelated {shown(pair[1])}")
     tried = len(plan.groups) * len(step_names(plan))
     figures.append(f"above 0.5 with the whole interval in {len(cells)} of {tried}: {cells}")
-    return Finding("13b", claim, any_of(found), tuple(figures))
+    return Finding("13b", claim, decided(any_of(found)), tuple(figures))
 
 
 def blind_to_members(table: Table, plan: Plan) -> Finding:
@@ -222,7 +223,7 @@ def blind_to_members(table: Table, plan: Plan) -> Finding:
         f"{other}: {shown(table.interval(like._replace(method=other)))}"
         for other in ("length", "loudness", "loss before", "chance")
     ]
-    verdict = verdicts.within(found, 0.5 - MATTERS, 0.5 + MATTERS)
+    verdict = decided(verdicts.within(found, 0.5 - MATTERS, 0.5 + MATTERS))
     return Finding("13c", claim, verdict, tuple(figures))
 
 
@@ -244,7 +245,7 @@ def similarity_suffices(table: Table, plan: Plan) -> Finding:
             f"{group}: {shown(table.interval(key))}, similarity ahead by {shown(ahead)}; among "
             f"decoys, which were not trained on, {other}"
         )
-    return Finding("13d", claim, all_of(found), tuple(figures))
+    return Finding("13d", claim, decided(all_of(found)), tuple(figures))
 
 
 def half_precision(table: Table, plan: Plan) -> Finding:
@@ -256,7 +257,7 @@ def half_precision(table: Table, plan: Plan) -> Finding:
         pair = [table.interval(key) for key in keys]
         found.append(above(pair[0], AGREES))
         figures.append(f"{group}: {shown(pair[0], 4)}, top 10 {shown(pair[1])}")
-    return Finding("14", claim, all_of(found), tuple(figures))
+    return Finding("14", claim, decided(all_of(found)), tuple(figures))
 
 
 CLAIMS: tuple[Claim, ...] = (

@@ -14,7 +14,7 @@ from tda_jax.evaluation.controls_plan import Plan
 from tda_jax.evaluation.controls_scores import rise_name, step_names
 from tda_jax.evaluation.ranking import Interval
 from tda_jax.evaluation.records import Key, Table, interval_of
-from tda_jax.evaluation.verdicts import Finding, above, all_of, any_of, below, shown
+from tda_jax.evaluation.verdicts import Finding, above, all_of, any_of, below, decided, shown
 
 Claim = Callable[[Table, Plan], Finding]
 
@@ -41,10 +41,13 @@ def self_rank(table: Table, plan: Plan) -> Finding:
     )
     found, figures = [], []
     for group in plan.groups:
-        names = _finding_itself(table, plan, group)
+        names, open_ones = _finding_itself(table, plan, group)
         if len(names) < 2:
-            found.append(verdicts.FAILS)
-            figures.append(f"{group}: {len(names)} raw rate finds the query, so self rank tells")
+            found.append(verdicts.NOTHING if open_ones else verdicts.REFUTED)
+            figures.append(
+                f"{group}: {len(names)} raw rates find the query, {open_ones} more may; with two "
+                "or more, self rank does not tell between them"
+            )
             continue
         for metric in ("relatives", "captions"):
             keys = [step_key(metric, "exact", group, name) for name in (names[-1], names[0])]
@@ -52,14 +55,16 @@ def self_rank(table: Table, plan: Plan) -> Finding:
             found.append(any_of([above(change, MATTERS), below(change, -MATTERS)]))
             ends = " and ".join(f"{shown(table.interval(k))} at {k.step}" for k in keys[::-1])
             figures.append(f"{group}: {metric} {ends}; change {shown(change)}")
-    return Finding("1", claim, any_of(found), tuple(figures))
+    return Finding("1", claim, decided(any_of(found)), tuple(figures))
 
 
-def _finding_itself(table: Table, plan: Plan, group: str) -> list[str]:
-    """The raw rates at which the query finds itself."""
+def _finding_itself(table: Table, plan: Plan, group: str) -> tuple[list[str], int]:
+    """The raw rates at which the query finds itself, and of how many that is not decided."""
     names = step_names(plan)[1:]
-    ranks = [table.seeds(step_key("self_rank", "exact", group, name)).mean() for name in names]
-    return [name for name, rank in zip(names, ranks, strict=True) if rank <= SELF_FOUND]
+    ranks = [table.interval(step_key("self_rank", "exact", group, name)) for name in names]
+    each = [decided(below(rank, SELF_FOUND)) for rank in ranks]
+    found = [name for name, verdict in zip(names, each, strict=True) if verdict == verdicts.HOLDS]
+    return found, each.count(verdicts.OPEN)
 
 
 def quadratic(table: Table, plan: Plan) -> Finding:
@@ -75,7 +80,7 @@ def quadratic(table: Table, plan: Plan) -> Finding:
     for name in step_names(plan)[1:]:
         each = (table.interval(step_key("agreement", "linearised", g, name)) for g in plan.groups)
         figures.append(f"at {name}, same order: " + ", ".join(shown(i, 3) for i in each))
-    verdict = all_of(above(i, AGREES) for i in found.values())
+    verdict = decided(all_of(above(i, AGREES) for i in found.values()))
     return Finding("2a", claim, verdict, tuple(figures))
 
 
@@ -87,7 +92,7 @@ def even_part(table: Table, plan: Plan) -> Finding:
         pair = [table.interval(step_key(m, "even", group, step)) for m in ("relatives", "captions")]
         found.append(above(pair[0], PERFECT))
         figures.append(f"{group}: relatives {shown(pair[0])}, caption-mates {shown(pair[1])}")
-    return Finding("2b", claim, all_of(found), tuple(figures))
+    return Finding("2b", claim, decided(all_of(found)), tuple(figures))
 
 
 def captions_of_keys(table: Table, plan: Plan) -> Finding:
@@ -123,7 +128,7 @@ def _work_and_caption(
         found += [above(i, low)] if low is not None else []
         found += [below(i, high)] if high is not None else []
         figures.append(f"{metric}: {shown(i)}")
-    return Finding(number, claim, all_of(found), tuple(figures))
+    return Finding(number, claim, decided(all_of(found)), tuple(figures))
 
 
 def probes(table: Table, plan: Plan) -> Finding:
@@ -145,7 +150,7 @@ def probes(table: Table, plan: Plan) -> Finding:
         figures.append(
             f"{group}: {shown(pair[few])} and {shown(pair[many])}; without any b {shown(without)}"
         )
-    return Finding("3", claim, all_of(found), tuple(figures))
+    return Finding("3", claim, decided(all_of(found)), tuple(figures))
 
 
 def stand_in(table: Table, plan: Plan) -> Finding:
@@ -166,7 +171,7 @@ def stand_in(table: Table, plan: Plan) -> Finding:
             each = ", ".join(f"{rho:g}: {shown(table.interval(k), 3)}" for rho, k in keys.items())
             figures.append(f"{updates} updates, {group}: in the mean up to {reach} ({each})")
     figures.append(f"'up to' takes a mean correlation from {AGREES} and top 10 from {TOP_AGREES}")
-    return Finding("4a", claim, all_of(found), tuple(figures))
+    return Finding("4a", claim, decided(all_of(found)), tuple(figures))
 
 
 def reaches(table: Table, keys: list[Key]) -> str:
@@ -197,7 +202,7 @@ def left_out_term(table: Table, plan: Plan) -> Finding:
                 f"{updates} updates, {group}: median relative error {pair} with it; "
                 f"it makes up a share of {shown(share)}"
             )
-    return Finding("4b", claim, all_of(found), tuple(figures))
+    return Finding("4b", claim, decided(all_of(found)), tuple(figures))
 
 
 def one_rate(table: Table, plan: Plan) -> Finding:
@@ -211,7 +216,7 @@ def one_rate(table: Table, plan: Plan) -> Finding:
         found.append(above(ratio, 1.0))
         each = ", ".join(f"{g} {table.seeds(key).mean():.2g}" for g, key in keys.items())
         figures.append(f"{name}: predicted rise {each}; log10 of the ratio {shown(ratio)}")
-    return Finding("5a", claim, all_of(found), tuple(figures))
+    return Finding("5a", claim, decided(all_of(found)), tuple(figures))
 
 
 def scale_free(table: Table, plan: Plan) -> Finding:
@@ -224,7 +229,7 @@ def scale_free(table: Table, plan: Plan) -> Finding:
         found.append(verdicts.within(i, plan.rise / 2, plan.rise * 2))
         rate = table.seeds(step_key("rate", "", group, step)).mean()
         figures.append(f"{group}: {shown(i, 3)} at a mean learning rate of {rate:.2g}")
-    return Finding("5b", claim, all_of(found), tuple(figures))
+    return Finding("5b", claim, decided(all_of(found)), tuple(figures))
 
 
 def equal_rise(table: Table, plan: Plan) -> Finding:
@@ -243,7 +248,7 @@ def equal_rise(table: Table, plan: Plan) -> Finding:
             found.append(above(ahead, -0.05))
             each += f"; ahead at {step} by {shown(ahead)}"
         figures.append(f"{group}: {each}")
-    return Finding("5c", claim, all_of(found), tuple(figures))
+    return Finding("5c", claim, decided(all_of(found)), tuple(figures))
 
 
 def best(intervals: dict[str, Interval | None]) -> str:

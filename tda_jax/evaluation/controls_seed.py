@@ -18,6 +18,7 @@ import numpy as np
 from tda_jax import artifact, examples, fingerprint
 from tda_jax import params as tree
 from tda_jax.attribution import fisher, sweep, unlearn
+from tda_jax.diffusion.schedules import schedule_to_config
 from tda_jax.evaluation.controls_passes import Passes, Placed, place, seeded
 from tda_jax.evaluation.controls_plan import Network, Plan
 from tda_jax.evaluation.synthetic import query_ids, synthetic_corpus
@@ -81,7 +82,9 @@ def context(
         "seed": seed,
         "corpus": examples.corpus_fingerprint(corpus),
         "start": fingerprint.of_text(*start),
-        "code": fingerprint.of_code(),
+        "groups": dict(network.groups),
+        "schedule": schedule_to_config(network.schedule),
+        "code": fingerprint.of_code("tda_jax.evaluation.controls", "tda_jax.attribution.unet"),
         "versions": fingerprint.versions(),
     }
     chosen = tuple(query_ids(corpus, plan.queries, seed))

@@ -125,9 +125,10 @@ def _shape(
     others, decoys = r.members & ~r.query, ~r.members
     for method in WEIGHTED:
         x = score[method]
-        parts = {"positive_members": x[others] > 0, "positive_decoys": x[decoys] > 0}
-        for metric, positive in parts.items():
-            yield s.record(query, positive.mean(), "steps", metric, method, **key)
+        for who, rows in (("members", others), ("decoys", decoys)):
+            known = x[rows][~np.isnan(x[rows])]  # a track without a score is not below zero
+            positive = (known > 0).mean() if len(known) else np.nan
+            yield s.record(query, positive, "steps", f"positive_{who}", method, **key)
         yield s.record(query, _top_share(x[others]), "steps", "top_tenth", method, **key)
         share = np.abs(scores.per_bin(rise[method])[others])
         for b, value in enumerate(share.mean(0) / share.mean(0).sum()):

@@ -106,6 +106,27 @@ def mean_interval(values: Float[np.ndarray, " n"], confidence: float = 0.95) -> 
     return Interval(mean, mean - half, mean + half, count)
 
 
+def chance_of_more(interval: Interval, threshold: float) -> float:
+    """The chance of a mean as high as this or higher, were the truth the threshold (Student t).
+
+    Args:
+        interval: from `mean_interval`, at its default confidence.
+        threshold: what the mean is held against.
+
+    Returns:
+        A one-sided p-value; 1 for a single value, which shows nothing.
+    """
+    if np.isnan(interval.low):
+        return 1.0
+    away, half = interval.mean - threshold, (interval.high - interval.low) / 2
+    if half == 0.0:
+        return 0.0 if away > 0 else 1.0
+    degrees = interval.count - 1
+    t = away / half * _t_quantile(0.95, degrees)
+    within = _t_within(float(np.arctan(abs(t) / np.sqrt(degrees))), degrees)
+    return float((1 - within) / 2 if away > 0 else (1 + within) / 2)
+
+
 def _in_top(scores: np.ndarray, k: int) -> np.ndarray:
     """The chance that each is among the k best, if ties are broken at random."""
     bar = np.sort(scores)[-k]

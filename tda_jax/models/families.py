@@ -9,6 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from tda_jax import params as tree
+from tda_jax.models.clap_text import ClapTextModelWithProjection
+from tda_jax.models.clap_text_config import clap_text_config
+from tda_jax.models.clip_text import CLIPTextModel
+from tda_jax.models.clip_text_config import clip_text_config
 from tda_jax.models.groups import unet_groups
 from tda_jax.models.hifigan import SpeechT5HifiGan
 from tda_jax.models.hifigan_config import hifigan_config
@@ -32,6 +36,7 @@ class Family(NamedTuple):
     lora_prefix: str = ""  # of LoRA keys in diffusers' format; empty where there are none
     transposed: str | None = None  # paths of transposed convolutions
     aliases: Mapping[str, str] = {}
+    constants: str | None = None  # names in a file of tables that the code knows: passed over
 
 
 def _float(*shape: int) -> jax.ShapeDtypeStruct:
@@ -46,6 +51,10 @@ def _unet_inputs(c: UNetConfig) -> tuple[Any, ...]:
         None if c.class_input_dim is None else _float(1, c.class_input_dim),
         None if c.text_dim is None else _float(1, 1, c.text_dim),
     )
+
+
+def _tokens(dtype: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((1, 1), dtype)
 
 
 def _whole(_: Any) -> dict[str, str]:
@@ -90,6 +99,26 @@ FAMILIES: Mapping[str, Family] = {
         groups=_layers,
         transposed=r"upsampler/\d+/kernel",
     ),
+    "CLIPTextModel": Family(
+        library="transformers",
+        weights_name="model.safetensors",
+        read_config=clip_text_config,
+        build=CLIPTextModel,
+        inputs=lambda _: (_tokens(jnp.int32),),
+        groups=_whole,
+        # The prefix went with transformers 5, the table of positions with 4.31.
+        aliases={r"^text_model\.": ""},
+        constants=r"(text_model\.)?embeddings\.position_ids",
+    ),
+    "ClapTextModelWithProjection": Family(
+        library="transformers",
+        weights_name="model.safetensors",
+        read_config=clap_text_config,
+        build=ClapTextModelWithProjection,
+        inputs=lambda _: (_tokens(jnp.int32), _tokens(jnp.bool_)),
+        groups=_whole,
+        constants=r"text_model\.embeddings\.(position_ids|token_type_ids)",
+    ),
 }
 
 
@@ -108,7 +137,8 @@ def initialise(family: Family, config: Any, seed: int) -> dict[str, Any]:
     """Random parameters, float32: each a function of (seed, its path).
 
     Norms start as the identity, biases at zero and kernels as LeCun et al. 1998 scale them: outputs
-    keep the variance of inputs. Flax's own initialisation is compiled for 10 s and longer.
+    keep the variance of inputs. Embeddings have a standard deviation of 0.02, as CLIP's have.
+    Flax's own initialisation is compiled for 10 s and longer.
     """
     shapes = tree.flatten(template(family, config))
     return tree.merge({path: _draw(seed, path, s.shape) for path, s in shapes.items()})
@@ -124,4 +154,6 @@ def _draw(seed: int, path: str, shape: tuple[int, ...]) -> jax.Array:
             fan_in = math.prod(shape[:-1])
             drawn = generator(seed, path).standard_normal(shape)
             return jnp.asarray(drawn / fan_in**0.5, jnp.float32)
+        case "embedding":
+            return jnp.asarray(0.02 * generator(seed, path).standard_normal(shape), jnp.float32)
     raise ValueError(f"no rule to initialise {path}")

@@ -88,14 +88,16 @@ class GroupNorm(nn.Module):
 
 
 class LayerNorm(nn.Module):
-    """Layer normalisation (Ba et al. 2016, arXiv 1607.06450), epsilon 1e-5 as torch's."""
+    """Layer normalisation (Ba et al. 2016, arXiv 1607.06450), epsilon 1e-5 as torch's default."""
+
+    epsilon: float = 1e-5
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n c"]) -> Float[Array, "b n c"]:
         """Normalises each position over its channels; scales and shifts each channel."""
         scale, bias = _scale_and_bias(self, x.shape[-1])
         mean = lambda y: y.mean(-1, keepdims=True)  # noqa: E731
-        y = _normalised(x.astype(working_dtype(x.dtype)), mean, 1e-5)
+        y = _normalised(x.astype(working_dtype(x.dtype)), mean, self.epsilon)
         return (y * scale[None, None] + bias[None, None]).astype(x.dtype)
 
 

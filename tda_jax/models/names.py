@@ -12,7 +12,8 @@ import numpy as np
 
 from tda_jax.errors import InputError
 
-_LEAF_NAMES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
+# An embedding's table has one row for each token in both libraries: it is not transposed.
+_LEAF_NAMES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias"}
 
 # Flax axis i comes from torch axis FORWARD[ndim][i].
 _FORWARD = {4: (2, 3, 1, 0), 3: (2, 1, 0), 2: (1, 0)}

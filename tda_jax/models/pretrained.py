@@ -4,6 +4,7 @@ Everything that can be wrong with a folder is found from its JSON files and the 
 weight files, before any weight is read. The way back is `tda_jax.models.export`.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -101,13 +102,19 @@ def _plan(
     shapes = template(family, settings)
     leaves = slots(family, shapes)
     weights = find_weights(folder, variant)
-    feeds = names.match(leaves, _floating_shapes(weights), str(folder), family.aliases)
+    found = _floating_shapes(weights, family.constants)
+    feeds = names.match(leaves, found, str(folder), family.aliases)
     fitting = _fitting_loras(loras or {}, family.lora_prefix, leaves)
     return _Plan(folder, family, config, settings, shapes, weights, feeds, kind, name, fitting)
 
 
-def _floating_shapes(weights: WeightFiles) -> dict[str, tuple[int, ...]]:
-    found = weights.info()
+def _floating_shapes(weights: WeightFiles, constants: str | None) -> dict[str, tuple[int, ...]]:
+    """The tensors to be used: all but the family's constants."""
+    found = {
+        key: info
+        for key, info in weights.info().items()
+        if constants is None or not re.fullmatch(constants, key)
+    }
     for key, info in found.items():
         if not jnp.issubdtype(info.dtype, jnp.floating):
             raise InputError(

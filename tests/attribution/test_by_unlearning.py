@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tda_jax import devices, examples, store
-from tda_jax.attribution import by_unlearning
+from tda_jax.attribution import by_unlearning, prepare, unlearn
 from tda_jax.attribution.settings import Compute, Settings
 from tda_jax.errors import InputError
 from tests.attribution import tiny
@@ -102,6 +102,26 @@ def test_several_steps_go_further_than_one(tmp_path):
         assert 1.8 < rise(two, query)[i] / rise(one, query)[i] < 2.2
 
 
+def test_a_step_that_is_lost_skips_its_query_alone(tmp_path, monkeypatch):
+    usual = prepare.final_step
+
+    def final_step(query, *rest):
+        if query.ids[0] == "track 4":
+            raise unlearn.UnusableQuery("query 'track 4': the step is not finite")
+        return usual(query, *rest)
+
+    monkeypatch.setattr(prepare, "final_step", final_step)
+    got, _ = run(tmp_path, EXACT)
+    assert list(got.sweeps) == ["track 1", "track 7"]
+    assert got.skipped == [("track 4", "query 'track 4': the step is not finite")]
+
+
+def test_a_query_is_a_track_by_its_latent_and_not_its_name_alone():
+    queries = examples.take(CORPUS, [1, 4])
+    queries.examples.latent[1, 0] += 1
+    assert by_unlearning.own_rows(CORPUS, queries) == {"track 1": 1}
+
+
 def test_frames_average_to_the_loss(tmp_path):
     """Over the frames of a track without padding, per-frame losses average to its loss."""
     got, _ = run(tmp_path, EXACT._replace(frames=True))
@@ -122,11 +142,17 @@ def test_frames_average_to_the_loss(tmp_path):
         {"mask_sweep": True},
         {"mask_unlearn": False},
         {"fisher_draws": 4},
+        {"second_order": True},
+        {"method": "exact", "rate": 0.02},
+        {"method": "exact", "rate": 0.01, "rise": 0.3},
+        {"method": "exact", "rate": 0.01, "steps": 2},
+        {"method": "exact", "rate": 0.01, "frames": True},
     ],
     ids=str,
 )
 def test_results_of_other_settings_are_refused(tmp_path, change, finished):
-    name, value = next(iter(change.items()))
+    name, value = list(change.items())[-1]
+    finished = finished[change.get("method", "linearised")]
     with pytest.raises(
         InputError, match=f"{name} is .* there and .*{str(value)[:4].lower()}.* here"
     ):
@@ -135,23 +161,25 @@ def test_results_of_other_settings_are_refused(tmp_path, change, finished):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("finished")
-    run(workdir)
-    return workdir
+    """Working folders of finished runs, by method."""
+    folders = {name: tmp_path_factory.mktemp(name) for name in ("linearised", "exact")}
+    run(folders["linearised"])
+    run(folders["exact"], EXACT._replace(rate=0.01))
+    return folders
 
 
 def test_results_of_another_model_or_corpus_are_refused(finished):
     with pytest.raises(InputError, match="checkpoint is"):
-        run(finished, model=tiny.model(1, np.float32))
+        run(finished["linearised"], model=tiny.model(1, np.float32))
     with pytest.raises(InputError, match="corpus is"):
-        run(finished, corpus=tiny.corpus(9, seed=1, dtype=np.float32))
+        run(finished["linearised"], corpus=tiny.corpus(9, seed=1, dtype=np.float32))
 
 
 def test_another_rise_needs_no_other_sweep(finished):
     """One linearised pass serves every learning rate."""
-    got, stages = run(finished, LINEAR._replace(rise=0.5))
+    got, stages = run(finished["linearised"], LINEAR._replace(rise=0.5))
     assert {x[0] for x in stages} == {"queries unlearned"}
-    assert got.directions["track 1"][1] > run(finished)[0].directions["track 1"][1]
+    assert got.directions["track 1"][1] > run(finished["linearised"])[0].directions["track 1"][1]
 
 
 def test_a_query_that_cannot_be_unlearned_is_skipped_with_its_reason(tmp_path):

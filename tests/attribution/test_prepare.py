@@ -50,6 +50,33 @@ def test_a_sum_that_was_cut_off_goes_on_from_its_saved_part(tmp_path, monkeypatc
     assert list(tmp_path.glob("*.part*")) == []
 
 
+def test_a_sum_that_was_cut_off_knows_no_order_of_the_corpus(tmp_path, monkeypatch):
+    corpus = tiny.corpus(7, dtype=np.float32)
+    wanted, _ = information(tmp_path / "whole.safetensors")
+    monkeypatch.setattr(prepare, "_SAVE_EVERY", 0.0)
+
+    def stop(stage, done, total):
+        if done == 6:
+            raise Stop
+
+    path = tmp_path / "cut.safetensors"
+    with pytest.raises(Stop):
+        information(path, progress=stop)
+    got, _ = information(path, corpus=examples.take(corpus, np.arange(7)[::-1]))
+    for name, array in wanted.items():
+        np.testing.assert_array_equal(got[name], array)
+
+
+def test_a_part_of_a_track_that_is_asked_about_as_a_query_counts_whole_in_the_fisher(tmp_path):
+    corpus = tiny.corpus(3, dtype=np.float32)
+    marked = corpus._replace(metadata=({"query_frames": [0, 1]}, *corpus.metadata[1:]))
+    settings = SETTINGS._replace(mask_unlearn=False)
+    wanted, _ = information(tmp_path / "a.safetensors", corpus=corpus, settings=settings)
+    got, _ = information(tmp_path / "b.safetensors", corpus=marked, settings=settings)
+    for name, array in wanted.items():
+        np.testing.assert_array_equal(got[name], array)
+
+
 def test_a_part_from_another_number_of_devices_is_summed():
     total = {"x": np.arange(6, dtype=np.float32).reshape(3, 2)}
     put = devices.as_total(total, devices.local_devices(1))

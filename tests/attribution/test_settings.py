@@ -1,5 +1,7 @@
 """Settings that cannot be carried out are refused before any work, with value and remedy."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -35,6 +37,9 @@ def test_defaults_are_accepted():
         ({"rate": float("nan")}, "rate = nan"),
         ({"steps": 0}, "steps = 0"),
         ({"steps": 2}, "steps = 2 needs method = 'exact'"),
+        ({"steps": 2, "method": "exact"}, "steps = 2 with rate = None"),
+        ({"steps": 2, "method": "exact", "rate": 1.0}, "give a raw learning rate between"),
+        ({"dtype": "bfloat16", "method": "exact"}, "rounds a small step away"),
         ({"frames": True}, "frames = True needs method = 'exact'"),
         ({"method": "both"}, "method = 'both'"),
         ({"dtype": "float64"}, "needs jax_enable_x64"),
@@ -54,6 +59,22 @@ def test_a_pattern_that_selects_nothing():
     model = MODEL._replace(groups={"attention": "attn/.*"})
     with pytest.raises(InputError, match="selects none of 7 parameters"):
         refuse(model, CORPUS, CORPUS, GOOD)
+
+
+def test_parameters_in_half_precision():
+    half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), MODEL.params)
+    with pytest.raises(InputError, match=r"parameters of 16 bits \(.* is bfloat16, 7 in all\)"):
+        refuse(MODEL._replace(params=half), CORPUS, CORPUS, GOOD)
+
+
+def test_exact_float64_needs_parameters_in_float64():
+    with jax.enable_x64(True), pytest.raises(InputError, match="needs parameters in float64"):
+        refuse(MODEL, CORPUS, CORPUS, GOOD._replace(method="exact", dtype="float64"))
+
+
+def test_no_query():
+    with pytest.raises(InputError, match="no query is given"):
+        refuse(MODEL, CORPUS, examples.take(CORPUS, []), GOOD)
 
 
 def test_a_corpus_of_decoys():

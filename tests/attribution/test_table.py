@@ -57,17 +57,17 @@ def kept(path, fields, arrays, ids=IDS):
     return made
 
 
-def linear_run(tmp_path, by_query, settings=LINEARISED, rate=RATE, ids=IDS):
+def linear_run(tmp_path, by_query, settings=LINEARISED, rate=RATE, ids=IDS, own=None):
     fields = passes.linear_fields(settings)
     sweeps = {q: kept(tmp_path / q, fields, arrays, ids) for q, arrays in by_query.items()}
-    return Run(sweeps, None, dict.fromkeys(by_query, (OWN, rate)), [], {})
+    return Run(sweeps, None, dict.fromkeys(by_query, (OWN, rate)), [], {}, own or {})
 
 
 def exact_run(tmp_path, before, by_query):
     fields = passes.loss_fields(EXACT, FRAMES)
     sweeps = {q: kept(tmp_path / q, fields, arrays) for q, arrays in by_query.items()}
     first = kept(tmp_path / "before", fields, before)
-    return Run(sweeps, first, dict.fromkeys(by_query, (OWN, RATE)), [], {})
+    return Run(sweeps, first, dict.fromkeys(by_query, (OWN, RATE)), [], {}, {})
 
 
 def one_table(run, settings, of=None):
@@ -284,17 +284,17 @@ def test_what_a_run_does_not_hold_is_refused(tmp_path):
         table.scores_at_rates(exact, EXACT, "q", [1.0])
     with pytest.raises(InputError, match="no losses per frame were kept"):
         table.frame_rises(linear, "q")
-    assert table.tables(Run({}, None, {}, [("q", "why")], {}), corpus(), LINEARISED) == {}
+    assert table.tables(Run({}, None, {}, [("q", "why")], {}, {}), corpus(), LINEARISED) == {}
 
 
 def test_summary_of_a_query(tmp_path):
     arrays = plain_scores(1, 5, 4, -4, 2, 3)
     arrays["loss"][2, 0, 0] = np.nan
-    made = one_table(linear_run(tmp_path, {IDS[5]: arrays}), LINEARISED)
-    found = summary.of_query(IDS[5], made, OWN, RATE)
+    made = one_table(linear_run(tmp_path, {IDS[3]: arrays}, own={IDS[3]: 3}), LINEARISED)
+    found = summary.of_query(IDS[3], made, OWN, RATE, 1)
     assert found == {
-        "id": IDS[5],
-        "self_rank": 1,
+        "id": IDS[3],
+        "self_rank": 3,
         "rate": RATE,
         "predicted_rise": pytest.approx((RATE * 0.3 + RATE**2 * 0.1) / 2.0),
         "loss": 2.0,
@@ -302,21 +302,44 @@ def test_summary_of_a_query(tmp_path):
         "b": 0.1,
         "b_unbiased": 0.09,
         "q_below": {"0.05": 0, "0.1": 0},
-        "concentration": pytest.approx(3 / 4),  # of members 1, -4 and 3: the best of 1 and 3
+        "concentration": pytest.approx(3 / 4),  # of members 1 and 3, the query left out
         "scored": 5,
         "unscored": [{"id": IDS[2], "reason": "loss before unlearning is not finite"}],
     }
-    assert summary.of_query("elsewhere", made, OWN, RATE)["self_rank"] is None
+    assert summary.of_query(IDS[3], made, OWN, RATE, 2)["predicted_rise"] is None
+    # A query of a track's id that is not that track, by its latent.
+    other = one_table(linear_run(tmp_path / "o", {IDS[3]: arrays}), LINEARISED)
+    assert summary.of_query(IDS[3], other, OWN, RATE, 1)["self_rank"] is None
     falling = one_table(linear_run(tmp_path / "x", {"q": plain_scores(*[-1] * N)}), LINEARISED)
-    assert summary.of_query("q", falling, OWN, RATE)["concentration"] is None
+    assert summary.of_query("q", falling, OWN, RATE, 1)["concentration"] is None
+
+
+@pytest.mark.parametrize("own", [0, 1])  # a member, and a decoy
+def test_the_query_itself_is_neither_a_decoy_nor_a_discovery(tmp_path, own):
+    arrays = linear_arrays(0)
+    arrays["a"][own] += 100
+    with_own = one_table(linear_run(tmp_path / "a", {"q": arrays}, own={"q": own}), LINEARISED)
+    without = {name: np.delete(x, own, axis=0) for name, x in arrays.items()}
+    ids = tuple(np.delete(IDS, own))
+    rest = examples.take(corpus(), np.delete(np.arange(N), own))
+    run = linear_run(tmp_path / "b", {"q": without}, ids=ids)
+    alone = one_table(run, LINEARISED, rest)
+    row = with_own.columns["id"].index(IDS[own])
+    for name in ("p_value", "q_value"):
+        np.testing.assert_array_equal(
+            np.delete(with_own.columns[name], row), alone.columns[name], name
+        )
+    assert np.isnan(with_own.columns["q_value"][row])
+    assert with_own.own == IDS[own]
+    assert summary.concentration(with_own) == summary.concentration(alone)
 
 
 def test_q_values_are_counted_at_their_levels():
     q = np.array([0.01, 0.05, 0.07, 0.1, 0.2, np.nan])
     columns = {"id": list(IDS), "rank": [1, 2, 3, 4, 5, None], "q_value": q}
     columns |= {"score": np.arange(6.0), "member": MEMBERS}
-    made = table.Table(columns, np.arange(6), ())
-    assert summary.of_query("q", made, OWN, RATE)["q_below"] == {"0.05": 2, "0.1": 4}
+    made = table.Table(columns, np.arange(6), (), None)
+    assert summary.of_query("q", made, OWN, RATE, 1)["q_below"] == {"0.05": 2, "0.1": 4}
 
 
 @pytest.mark.parametrize("weighting", ["uniform", "standardised", "ratio"])
@@ -328,4 +351,4 @@ def test_a_corpus_without_any_finite_loss_has_no_scores_and_no_error(tmp_path, w
     assert [name for name, _ in made.unscored] == list(IDS)
     assert made.columns["rank"] == [None] * N
     assert np.isnan(made.columns["q_value"]).all()
-    assert summary.of_query("q", made, OWN, RATE)["scored"] == 0
+    assert summary.of_query("q", made, OWN, RATE, 1)["scored"] == 0

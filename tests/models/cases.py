@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 class Case(NamedTuple):
     class_name: str
     config: dict[str, Any]
-    size: tuple[int, ...]  # (height, width) of a latent or an input; (frames,) of a vocoder's mel
+    # (height, width) of a latent or an input; (frames,) of a vocoder's mel; (tokens,) of captions.
+    size: tuple[int, ...]
     batch: int = 2
     tokens: int | None = None  # of text
     masked: bool = False  # whether the text has a padding mask
@@ -219,6 +220,56 @@ SMALL = {
         },
         (6,),
     ),
+    # Stable Diffusion 1.x: padding is end-of-text itself, and the config's eos_token_id is wrong.
+    "clip_text": Case(
+        "CLIPTextModel",
+        {
+            "vocab_size": 60,
+            "hidden_size": 24,
+            "intermediate_size": 40,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "max_position_embeddings": 11,
+            "hidden_act": "quick_gelu",
+            "eos_token_id": 2,
+        },
+        (11,),
+        3,
+    ),
+    # Stable Diffusion 2.x: the exact GELU; here end-of-text is not the highest id.
+    "clip_text_gelu": Case(
+        "CLIPTextModel",
+        {
+            "vocab_size": 40,
+            "hidden_size": 16,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "max_position_embeddings": 12,
+            "hidden_act": "gelu",
+            "layer_norm_eps": 1e-3,
+            "bos_token_id": 0,
+            "eos_token_id": 7,
+        },
+        (9,),
+        3,
+    ),
+    "clap_text": Case(
+        "ClapTextModelWithProjection",
+        {
+            "vocab_size": 50,
+            "hidden_size": 24,
+            "intermediate_size": 40,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 3,
+            "max_position_embeddings": 15,
+            "type_vocab_size": 2,
+            "projection_dim": 20,
+        },
+        (10,),
+        4,
+        masked=True,
+    ),
 }
 
 _AUDIOLDM = {
@@ -285,6 +336,19 @@ FULL = {
         (100,),
         1,
     ),
+    # The text encoders of Stable Diffusion 1.5 and of AudioLDM.
+    "clip_l": Case(
+        "CLIPTextModel",
+        {
+            "hidden_size": 768,
+            "intermediate_size": 3072,
+            "num_attention_heads": 12,
+            "eos_token_id": 2,
+        },
+        (77,),
+        2,
+    ),
+    "clap_roberta": Case("ClapTextModelWithProjection", {}, (40,), 2, masked=True),
 }
 
 AUDIOLDM_NOISE = {
@@ -315,4 +379,6 @@ FULL_COUNTS = {
     "audioldm_vae": (204, 55_376_873),
     "sd_vae": (248, 83_653_863),
     "hifigan_16k": (196, 55_264_897),
+    "clip_l": (196, 123_060_480),
+    "clap_roberta": (203, 125_302_016),
 }

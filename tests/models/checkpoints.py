@@ -7,7 +7,8 @@ import zlib
 import numpy as np
 from safetensors.numpy import save_file
 
-LIBRARY_KEYS = {"SpeechT5HifiGan": ("architectures", ["SpeechT5HifiGan"])}
+TRANSFORMERS = ("SpeechT5HifiGan", "CLIPTextModel", "ClapTextModelWithProjection")
+LIBRARY_KEYS = {name: ("architectures", [name]) for name in TRANSFORMERS}
 
 
 def _normal(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
@@ -44,6 +45,28 @@ def write_component(folder, case, state):
     return folder
 
 
+def _captions(case, seed):
+    """Captions of uneven lengths: a start token, words, an end token, padding."""
+    (length,), config = case.size, case.config
+    rng = np.random.RandomState(zlib.crc32(f"{seed}/ids".encode()))
+    # The first fills its row; each next one is about two thirds as long.
+    lengths = [max(3, round(length * (2 / 3) ** row)) for row in range(case.batch)]
+    if case.class_name == "ClapTextModelWithProjection":
+        start, end, pad, words = 0, 2, 1, (3, config.get("vocab_size", 50265))
+    elif config["eos_token_id"] == 2:
+        end = config.get("vocab_size", 49408) - 1
+        start, pad, words = end - 1, end, (0, end - 1)
+    else:
+        end, start, pad = config["eos_token_id"], 0, 3
+        words = (end + 1, config["vocab_size"])
+    ids = np.full((case.batch, length), pad, np.int32)
+    for row, n in enumerate(lengths):
+        ids[row, :n] = [start, *rng.randint(*words, size=n - 2), end]
+    if not case.masked:
+        return {"ids": ids}
+    return {"ids": ids, "mask": np.arange(length)[None] < np.array(lengths)[:, None]}
+
+
 def inputs(case, seed=0):
     """Inputs of a case in torch's layout (NCHW), as a dict of numpy arrays."""
 
@@ -53,6 +76,8 @@ def inputs(case, seed=0):
     config, batch = case.config, case.batch
     if case.class_name == "SpeechT5HifiGan":
         return {"mel": draw("mel", batch, *case.size, config["model_in_dim"])}
+    if case.class_name in ("CLIPTextModel", "ClapTextModelWithProjection"):
+        return _captions(case, seed)
     if case.class_name == "AutoencoderKL":
         factor = 2 ** (len(config["block_out_channels"]) - 1)
         latent = [max(1, n // factor) for n in case.size]

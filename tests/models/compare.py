@@ -13,6 +13,14 @@ def relative(differences, references):
     return norm(differences) / norm(references)
 
 
+def probe(size):
+    """A vector that no two swapped entries leave unchanged.
+
+    The scalar whose gradient is compared cannot be the square of an output of unit norm.
+    """
+    return np.cos(2.399963 * np.arange(size)).astype(np.float32)
+
+
 def sketched(out):
     """The same outputs with every gradient as (norm, inner product with a fixed direction).
 

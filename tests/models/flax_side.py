@@ -11,7 +11,7 @@ from tda_jax.diffusion.schedules import schedule_from_config
 from tda_jax.models import names
 from tda_jax.models.denoiser import Condition, predict_fn
 from tda_jax.models.families import FAMILIES, slots
-from tests.models import cases
+from tests.models import cases, compare
 
 
 def nhwc(x):
@@ -91,7 +91,34 @@ def _hifigan(component, given, wanted):
     return gradients, {"waveform": np.asarray(waveform)}
 
 
-SIDES = {"UNet2DConditionModel": _unet, "AutoencoderKL": _vae, "SpeechT5HifiGan": _hifigan}
+def _clip_text(component, given, wanted):
+    def total(params, ids):
+        out = component.module.apply({"params": params}, ids)
+        value = jnp.square(out.last_hidden_state).sum() + jnp.square(out.pooled).sum()
+        return value, {"last_hidden_state": out.last_hidden_state, "pooled": out.pooled}
+
+    gradients, out = _value(wanted, total, component.params, jnp.asarray(given["ids"]))
+    return gradients, {key: np.asarray(value) for key, value in out.items()}
+
+
+def _clap_text(component, given, wanted):
+    def total(params, ids, mask, probe):
+        embedding = component.module.apply({"params": params}, ids, mask)
+        return (embedding * probe[None]).sum(), embedding
+
+    probe = compare.probe(component.module.config.projection_dim)
+    arguments = [jnp.asarray(x) for x in (given["ids"], given["mask"], probe)]
+    gradients, embedding = _value(wanted, total, component.params, *arguments)
+    return gradients, {"embedding": np.asarray(embedding)}
+
+
+SIDES = {
+    "UNet2DConditionModel": _unet,
+    "AutoencoderKL": _vae,
+    "SpeechT5HifiGan": _hifigan,
+    "CLIPTextModel": _clip_text,
+    "ClapTextModelWithProjection": _clap_text,
+}
 
 
 def run(component, given, wanted=("gradients", "samples")):

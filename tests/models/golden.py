@@ -1,12 +1,14 @@
 """Golden outputs of torch, so that parity is proved where torch is not installed.
 
-    python -m tests.models.golden
+    python -m tests.models.golden [CASE …]
 
-makes them again; it needs the extra [parity]. Each file says which versions made it.
+makes them again, those of the named cases only if any are named; it needs the extra [parity]. Each
+file says which versions made it.
 """
 
 import gzip
 import json
+import sys
 import tempfile
 from pathlib import Path
 
@@ -41,16 +43,21 @@ def checkpoint(folder, name, seed=SEED):
     return checkpoints.write_component(folder, case, state)
 
 
-def main():
+def main(*chosen):
     from tests.models import torch_side
 
+    wanted = {n: c for n, c in (cases.SMALL | cases.FULL).items() if n in chosen or not chosen}
+    assert not set(chosen) - set(wanted), f"no such case among {chosen}"
     versions = f"torch {torch_side.torch.__version__}, diffusers {torch_side.diffusers.__version__}"
     versions += f", transformers {torch_side.transformers.__version__}"
-    shapes = {n: torch_side.state_shapes(c) for n, c in (cases.SMALL | cases.FULL).items()}
+    shapes = manifests() if chosen else {}
+    shapes |= {name: torch_side.state_shapes(case) for name, case in wanted.items()}
     FOLDER.mkdir(exist_ok=True)
     text = json.dumps({"made_by": versions, "tensors": shapes}, separators=(",", ":"))
     MANIFESTS.write_bytes(gzip.compress(text.encode(), mtime=0))
-    for name, case in cases.SMALL.items():
+    for name, case in wanted.items():
+        if name not in cases.SMALL:
+            continue
         with tempfile.TemporaryDirectory() as scratch:
             folder = checkpoint(Path(scratch) / "model", name)
             out = torch_side.run(folder, case, SEED, cases.wanted(name))
@@ -68,4 +75,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

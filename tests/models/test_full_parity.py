@@ -17,6 +17,8 @@ RUNS = {
     "audioldm_vae": (),
     "sd_vae": (),
     "hifigan_16k": (),
+    "clip_l": ("gradients",),
+    "clap_roberta": ("gradients",),
 }
 
 

@@ -16,9 +16,13 @@ import transformers
 from tests.models import cases, checkpoints, compare
 
 
+def model_class(class_name):
+    library = transformers if class_name in checkpoints.TRANSFORMERS else diffusers
+    return getattr(library, class_name)
+
+
 def model(folder, class_name):
-    library = transformers if class_name == "SpeechT5HifiGan" else diffusers
-    return getattr(library, class_name).from_pretrained(folder).eval()
+    return model_class(class_name).from_pretrained(folder).eval()
 
 
 def _predict(net, given, sample, t):
@@ -80,18 +84,46 @@ def _hifigan(net, given, wanted):
     return {"waveform": waveform} | {f"gradient:{name}": g for name, g in gradients}
 
 
-SIDES = {"UNet2DConditionModel": _unet, "AutoencoderKL": _vae, "SpeechT5HifiGan": _hifigan}
+def _gradients(net):
+    return {f"gradient:{n}": p.grad for n, p in net.named_parameters() if p.grad is not None}
+
+
+def _clip_text(net, given, wanted):
+    out = net(given["ids"].long())
+    states, pooled = out.last_hidden_state, out.pooler_output
+    if "gradients" in wanted:
+        (states.square().sum() + pooled.square().sum()).backward()
+    return {"last_hidden_state": states, "pooled": pooled} | _gradients(net)
+
+
+def _clap_text(net, given, wanted):
+    out = net(given["ids"].long(), attention_mask=given["mask"].long())
+    # What AudioLDMPipeline does before the embedding becomes class labels.
+    embedding = torch.nn.functional.normalize(out.text_embeds, dim=-1)
+    if "gradients" in wanted:
+        (embedding * torch.from_numpy(compare.probe(embedding.shape[-1]))).sum().backward()
+    return {"embedding": embedding} | _gradients(net)
+
+
+SIDES = {
+    "UNet2DConditionModel": _unet,
+    "AutoencoderKL": _vae,
+    "SpeechT5HifiGan": _hifigan,
+    "CLIPTextModel": _clip_text,
+    "ClapTextModelWithProjection": _clap_text,
+}
 
 
 def state_shapes(case):
-    """Names and shapes of a case's state dict; nothing is allocated."""
-    library = transformers if case.class_name == "SpeechT5HifiGan" else diffusers
+    """Names and shapes of a case's state dict, without integer tables; nothing is allocated."""
+    cls = model_class(case.class_name)
     with torch.device("meta"):
-        if library is transformers:
-            net = transformers.SpeechT5HifiGan(transformers.SpeechT5HifiGanConfig(**case.config))
+        if case.class_name in checkpoints.TRANSFORMERS:
+            net = cls(cls.config_class(**case.config))
         else:
-            net = getattr(library, case.class_name)(**case.config)
-    return {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
+            net = cls(**case.config)
+    tensors = net.state_dict().items()
+    return {name: tuple(t.shape) for name, t in tensors if t.is_floating_point()}
 
 
 def run(folder, case, seed=0, wanted=("gradients", "samples")):

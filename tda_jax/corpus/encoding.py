@@ -1,0 +1,234 @@
+"""Audio files to latents: windows, log-mels, the VAE's posterior; in chunks that survive a kill.
+
+Each chunk of files is one artifact, named by the hash of what decides it: the files' contents, the
+windows, the spectrogram, the VAE, the code. So what is there is never computed again, and what
+changed always is. A file that cannot be used is skipped with its reason.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from tda_jax import artifact, devices, fingerprint
+from tda_jax.audio import reading
+from tda_jax.audio.mel import MelSettings, latent_frames, log_mel, prepare, valid_frames
+from tda_jax.errors import InputError
+from tda_jax.models.pretrained import Component
+
+Progress = Callable[[str, int, int], None]
+"""progress(stage, done, total), called as work goes on."""
+
+
+class Cut(NamedTuple):
+    """How files are cut into windows; see `reading.windows`.
+
+    Attributes:
+        seconds: length of a window. Its mel frames must be a multiple of the VAE's factor.
+        hop: seconds from one window to the next; None for windows that follow each other.
+        count: at most so many windows of each file, from its start; None for all.
+    """
+
+    seconds: float
+    hop: float | None = None
+    count: int | None = 1
+
+
+class File(NamedTuple):
+    """A file under the id of its track."""
+
+    id: str
+    path: Path
+
+
+class Spectrograms(NamedTuple):
+    """Windows of files as log-mels.
+
+    Attributes:
+        file: position of each window's file in the list that was given.
+        start: seconds within the file.
+        frames: valid mel frames.
+        mel: (n, frames, mels).
+        skipped: id -> why nothing of that file is there.
+    """
+
+    file: Int[np.ndarray, " n"]
+    start: Float[np.ndarray, " n"]
+    frames: Int[np.ndarray, " n"]
+    mel: Float[np.ndarray, "n frames mels"]
+    skipped: dict[str, str]
+
+
+class Encoded(NamedTuple):
+    """Windows of files as posteriors of the VAE, in its own scaling.
+
+    Attributes:
+        id: of the file of each window.
+        start: seconds within the file.
+        frames: valid latent frames.
+        mean: (n, frames, bins, channels).
+        std: the same.
+        skipped: id -> why nothing of that file is there.
+    """
+
+    id: list[str]
+    start: Float[np.ndarray, " n"]
+    frames: Int[np.ndarray, " n"]
+    mean: Float[np.ndarray, "n frames bins channels"]
+    std: Float[np.ndarray, "n frames bins channels"]
+    skipped: dict[str, str]
+
+
+def spectrograms(files: Sequence[File], cut: Cut, settings: MelSettings) -> Spectrograms:
+    """Reads files as log-mels; one that cannot be used is skipped, and said so.
+
+    Raises:
+        InputError: the settings fit no file.
+    """
+    window = round(cut.seconds * settings.rate)
+    valid_frames(1, window, settings)  # settings that fit no file are no file's fault
+    found, skipped = [], {}
+    for i, file in enumerate(files):
+        try:
+            some = [
+                (
+                    i,
+                    w.start,
+                    valid_frames(len(w.samples), window, settings),
+                    _mel(w, window, settings),
+                )
+                for w in reading.windows(file.path, settings.rate, *cut)
+            ]
+        except InputError as error:
+            skipped[file.id] = str(error)
+            continue
+        found += some
+        if not some:
+            skipped[file.id] = f"{file.path}: every window of it is silent; take it out"
+    shape = (0, window // settings.hop, settings.mels)
+    which, start, frames, mels = zip(*found, strict=True) if found else ((), (), (), ())
+    return Spectrograms(
+        np.array(which, np.int32),
+        np.array(start, np.float32),
+        np.array(frames, np.int32),
+        np.stack(mels) if found else np.empty(shape, np.float32),
+        skipped,
+    )
+
+
+def make_encoder(vae: Component, batch: int, used: tuple[jax.Device, ...]) -> devices.RowMap:
+    """The encoder over devices: (params, mel) -> the mean and std of its posterior."""
+
+    def posterior(params: Any, mel: Float[Array, "frames mels"]) -> dict[str, Array]:
+        x = mel[None, :, :, None]
+        q = vae.module.apply({"params": params}, x, method="encode")
+        return {"mean": q.mean[0], "std": q.std[0]}
+
+    return devices.row_map(posterior, used, batch)
+
+
+def encode(
+    files: Sequence[File],
+    cut: Cut,
+    settings: MelSettings,
+    vae: Component,
+    folder: Path,
+    chunk: int,
+    batch: int,
+    used: tuple[jax.Device, ...],
+    progress: Progress,
+) -> Iterator[Encoded]:
+    """Encodes files chunk by chunk; chunks that are there already are read.
+
+    Args:
+        files: in the order of the result.
+        cut: into windows.
+        settings: of the log-mels.
+        vae: one with a channel in, for spectrograms.
+        folder: of the chunks' artifacts.
+        chunk: files that are encoded and kept together.
+        batch: windows on one device at a time.
+        used: local devices.
+        progress: told of files done.
+
+    Raises:
+        InputError: the VAE takes no such spectrograms; a file is gone.
+    """
+    _refuse(cut, settings, vae)
+    mapped, source = make_encoder(vae, batch, used), _source(cut, settings, vae)
+    placed = devices.replicate(vae.params, used)
+    for start in range(0, len(files), chunk):
+        progress("encoding", start, len(files))
+        some = files[start : start + chunk]
+        yield _chunk(some, cut, settings, vae, mapped, placed, folder, source)
+    progress("encoding", len(files), len(files))
+
+
+def _chunk(
+    files: Sequence[File],
+    cut: Cut,
+    settings: MelSettings,
+    vae: Component,
+    mapped: devices.RowMap,
+    placed: Any,
+    folder: Path,
+    source: Mapping[str, Any],
+) -> Encoded:
+    made_of = {**source, "files": {f.id: fingerprint.of_files([f.path]) for f in files}}
+    name = fingerprint.of_text(str(fingerprint.plain(made_of, "made_of")))[:16]
+    path = folder / f"{name}.safetensors"
+    if not path.exists():
+        seen = spectrograms(files, cut, settings)
+        arrays = _posteriors(seen, vae, mapped, placed)
+        arrays |= {"file": seen.file, "start": seen.start}
+        arrays["frames"] = np.array(
+            [latent_frames(int(n), vae.module.config.factor) for n in seen.frames], np.int32
+        )
+        artifact.save(path, arrays, made_of, {"skipped": seen.skipped})
+    found, notes = artifact.load(path, made_of)
+    ids = [files[i].id for i in found.pop("file")]
+    return Encoded(ids, **found, skipped=notes["skipped"])
+
+
+def _posteriors(
+    seen: Spectrograms, vae: Component, mapped: devices.RowMap, placed: Any
+) -> dict[str, np.ndarray]:
+    n, frames, mels = seen.mel.shape
+    if not n:
+        c = vae.module.config
+        shape = (0, frames // c.factor, mels // c.factor, c.latent_channels)
+        return {"mean": np.empty(shape, np.float32), "std": np.empty(shape, np.float32)}
+    return devices.results(mapped, placed, lambda positions: seen.mel[positions], n)
+
+
+def _mel(window: reading.Window, length: int, settings: MelSettings) -> np.ndarray:
+    return log_mel(prepare(window.samples, length), settings)
+
+
+def _source(cut: Cut, settings: MelSettings, vae: Component) -> dict[str, Any]:
+    return {
+        "vae": vae.record.fingerprint,
+        "cut": cut._asdict(),
+        "spectrogram": settings._asdict(),
+        "code": fingerprint.of_code(__name__),
+        "versions": fingerprint.versions(),
+    }
+
+
+def _refuse(cut: Cut, settings: MelSettings, vae: Component) -> None:
+    c = vae.module.config
+    if c.in_channels != 1:
+        raise InputError(
+            f"the VAE has {c.in_channels} channels in; one for spectrograms has 1 (Riffusion's "
+            "images are not encoded here; give latents as arrays)"
+        )
+    frames = round(cut.seconds * settings.rate) // settings.hop
+    if frames % c.factor or settings.mels % c.factor or not frames:
+        step = c.factor * settings.hop / settings.rate
+        raise InputError(
+            f"windows of {cut.seconds} s have {frames} frames of {settings.mels} mels, which the "
+            f"VAE's factor of {c.factor} does not divide; give a multiple of {step:g} s"
+        )

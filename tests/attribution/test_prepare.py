@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tda_jax import artifact, devices, examples
+from tda_jax import artifact, devices, examples, keys
 from tda_jax.attribution import fisher, prepare, unlearn
 from tda_jax.attribution.contract import Terms, split_group
 from tda_jax.attribution.settings import Compute, Settings
@@ -128,6 +128,29 @@ def test_an_unusable_draw_is_reported_and_never_averaged_in(tmp_path, kind, reas
     wanted, _ = information(tmp_path / "b.safetensors", corpus=rest)
     for name, array in wanted.items():
         np.testing.assert_allclose(got[name], array, rtol=1e-5)
+
+
+def test_one_unusable_draw_of_a_track_leaves_its_others_in(tmp_path):
+    corpus = tiny.corpus(3, dtype=np.float32)
+    (late,) = (
+        tiny.draw(SETTINGS.seed, keys.Domain.FISHER, corpus.ids[1], d, 3, np.float32)[0]
+        for d in (2,)
+    )
+
+    def terms(params, example, t, noise):
+        good = tiny.terms(params, example, t, noise)
+        hit = (example.condition[0, 0] == corpus.examples.condition[1, 0, 0]) & (t == late)
+        return good._replace(prediction=jnp.where(hit, jnp.nan, good.prediction))
+
+    model = tiny.model(dtype=np.float32)
+    got, notes = information(tmp_path / "a.safetensors", model._replace(terms=terms), corpus)
+    assert notes["left_out"] == [[corpus.ids[1], 2, "non-finite loss or gradient"]]
+    assert notes["draws"] == 8
+    whole, _ = information(tmp_path / "b.safetensors", model, corpus)
+    for name, array in got.items():
+        assert np.isfinite(array).all()
+        assert (8 * array <= 9 * whole[name] * (1 + 1e-5)).all()  # one square less in each sum
+        assert (8 * array < 9 * whole[name] * (1 - 1e-5)).any()
 
 
 def test_no_usable_draw_at_all_is_refused(tmp_path):

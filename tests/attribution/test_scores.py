@@ -188,6 +188,14 @@ def test_a_track_that_had_no_loss_has_no_ratio():
     assert list(np.isnan(result.value)) == [False, False, True, False, False]
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_loss_before_that_is_not_finite_has_no_ratio(bad):
+    before = np.ones((N, R, S))
+    before[2, 1, 4] = bad
+    result = score(draws(0), "ratio", before)
+    assert list(np.isnan(result.value)) == [False, False, True, False, False]
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
 def test_a_draw_that_is_not_finite_spoils_its_own_track_only(weighting, bad):

@@ -47,6 +47,11 @@ def test_only_pairs_that_are_as_high_in_the_factor_count():
     assert matched_auc(scores, better, worse, factor, 9.0) == 1.0
 
 
+def test_no_decoy_stands_before_the_query_in_its_own_rank():
+    high = np.where(FOUND.query, 1.0, np.where(CORPUS.members, 0.0, 2.0))
+    assert metrics(high, FOUND, 9.0)["self_rank"] == 1.0
+
+
 def test_a_perfect_retrieval_of_each_set():
     values = metrics(np.where(FOUND.relatives | FOUND.query, 1.0, 0.0), FOUND, 9.0)
     assert values["self_rank"] == 2.5  # tied with its three relatives

@@ -24,8 +24,11 @@ setup(
         "orbax-checkpoint>=0.12",
         "pyarrow>=17",
         "safetensors>=0.5",
+        "soundfile>=0.13",
+        "soxr>=0.5",
         "tensorflow-datasets>=4.9.10",
         "tensorstore>=0.1.80",
+        "tokenizers>=0.20",
         "tqdm>=4.66",
     ],
     extras_require={

@@ -10,8 +10,9 @@ PACKAGE = Path(__file__).parent.parent / "tda_jax"
 # The ground floor first. A room is a module or a folder directly under tda_jax, or, in a room
 # with floors of its own, a module within it.
 ROOMS = ["errors", "kinds", "precision", "fingerprint", "named_draws", "params", "examples"]
-ROOMS += ["keys", "devices", "manifest", "store", "artifact", "diffusion", "models"]
-ROOMS += ["training", "attribution", "corpus", "baselines", "evaluation", "export", "report"]
+ROOMS += ["keys", "devices", "manifest", "store", "artifact", "audio", "diffusion"]
+ROOMS += ["models", "training", "attribution", "corpus", "demo", "baselines", "evaluation"]
+ROOMS += ["export", "report"]
 FLOORS = {
     "diffusion": [
         "scheduler_config",
@@ -21,6 +22,7 @@ FLOORS = {
         "guidance",
         "timesteps",
         "samplers",
+        "generation",
     ],
     "models": [
         "config_keys",
@@ -48,6 +50,7 @@ FLOORS = {
         "pretrained",
         "export",
         "random_pipeline",
+        "tokenizer_backends",
         "captions",
     ],
     "attribution": [
@@ -72,7 +75,17 @@ FLOORS = {
         "summary",
     ],
     "training": ["checkpoints", "loop", "denoiser", "autoencoder"],
-    "corpus": ["fields", "metadata", "arrays", "fitting", "dataset"],
+    "audio": ["containers", "reading", "mel"],
+    "corpus": ["fields", "metadata", "arrays", "fitting", "dataset", "folder", "encoding"],
+    "demo": [
+        "composition",
+        "instruments",
+        "styles",
+        "versions",
+        "rendering",
+        "design",
+        "music",
+    ],
     "baselines": ["similarity"],
     "evaluation": [
         "ranking",
@@ -101,7 +114,7 @@ FLOORS = {
 # What the compute core may import: it runs on accelerator images without audio and data packages.
 CORE_PACKAGES = {"jax", "flax", "optax", "orbax", "tensorstore", "safetensors", "numpy"}
 CORE_PACKAGES |= {"ml_dtypes", "jaxtyping", "absl", "tda_jax"}
-CORE_ROOMS = set(ROOMS) - {"corpus", "evaluation", "export", "report"}
+CORE_ROOMS = set(ROOMS) - {"audio", "corpus", "demo", "evaluation", "export", "report"}
 REFERENCE_PACKAGES = {"torch", "diffusers", "transformers", "peft", "tensorflow"}
 
 

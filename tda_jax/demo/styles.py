@@ -1,0 +1,88 @@
+"""The invented artists of the demo corpus.
+
+Each has a way of its own, and none has an instrument, a mode, a tempo or a use of drums to itself:
+no caption may tell who plays.
+"""
+
+from tda_jax.demo.composition import Style
+
+STYLES = (
+    Style(
+        artist="Mara Quell",
+        tempos=(66, 84),
+        metre=4,
+        mode="minor",
+        progressions=((0, 5, 2, 6), (0, 3, 5, 4), (5, 3, 0, 6), (0, 6, 5, 3)),
+        leads=("flute", "violin", "epiano", "flute"),
+        chords=("strings", "organ", "synth", "epiano"),
+        bass="sub",
+        rhythms=("held", "roots", "brushes"),
+        motions=("sparse", "busy", "sparse", "sparse"),
+        drummed=(False, True, False, False),
+    ),
+    Style(
+        artist="The Low Lanterns",
+        tempos=(96, 112),
+        metre=4,
+        mode="mixolydian",
+        progressions=((0, 6, 3, 0), (0, 4, 6, 3), (3, 0, 6, 0), (0, 3, 6, 4)),
+        leads=("guitar", "organ", "synth", "harp"),
+        chords=("guitar", "epiano", "organ", "guitar"),
+        bass="pluck",
+        rhythms=("pulse", "fifths", "rock"),
+        motions=("busy", "sparse", "busy", "busy"),
+        drummed=(True, True, True, False),
+    ),
+    Style(
+        artist="Odile Varga",
+        tempos=(122, 150),
+        metre=3,
+        mode="major",
+        progressions=((0, 3, 4, 0), (0, 5, 1, 4), (3, 4, 2, 5), (0, 2, 3, 4)),
+        leads=("violin", "bells", "harp", "flute"),
+        chords=("harp", "guitar", "strings", "organ"),
+        bass="pluck",
+        rhythms=("broken", "roots", "brushes"),
+        motions=("sparse", "busy", "busy", "sparse"),
+        drummed=(False, False, True, False),
+    ),
+    Style(
+        artist="Kestrel Nine",
+        tempos=(122, 136),
+        metre=4,
+        mode="dorian",
+        progressions=((0, 3, 0, 6), (0, 2, 3, 6), (0, 4, 3, 3), (3, 0, 2, 6)),
+        leads=("synth", "bells", "synth", "epiano"),
+        chords=("synth", "strings", "organ", "synth"),
+        bass="synthbass",
+        rhythms=("offbeat", "octaves", "house"),
+        motions=("busy", "busy", "sparse", "busy"),
+        drummed=(True, True, True, True),
+    ),
+    Style(
+        artist="Tin Harbour",
+        tempos=(98, 114),
+        metre=4,
+        mode="minor",
+        progressions=((0, 6, 0, 4), (0, 2, 6, 0), (3, 0, 4, 0), (0, 0, 5, 6)),
+        leads=("violin", "guitar", "organ", "bells"),
+        chords=("guitar", "harp", "synth", "strings"),
+        bass="pluck",
+        rhythms=("arpeggio", "dotted", "train"),
+        motions=("busy", "busy", "sparse", "sparse"),
+        drummed=(True, False, True, False),
+    ),
+    Style(
+        artist="Ivo Brandt",
+        tempos=(68, 86),
+        metre=4,
+        mode="major",
+        progressions=((0, 5, 3, 4), (5, 1, 4, 0), (0, 4, 5, 3), (3, 2, 1, 4)),
+        leads=("epiano", "harp", "bells", "synth"),
+        chords=("epiano", "synth", "harp", "organ"),
+        bass="sub",
+        rhythms=("pulse", "walking", "brushes"),
+        motions=("sparse", "busy", "sparse", "busy"),
+        drummed=(True, True, False, True),
+    ),
+)

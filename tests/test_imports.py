@@ -76,7 +76,7 @@ FLOORS = {
     ],
     "training": ["checkpoints", "loop", "denoiser", "autoencoder"],
     "audio": ["containers", "reading", "mel"],
-    "corpus": ["fields", "metadata", "arrays", "fitting", "dataset", "folder", "encoding"],
+    "corpus": ["fields", "metadata", "arrays", "fitting", "dataset", "folder", "encoding", "packing"],
     "demo": [
         "composition",
         "instruments",

@@ -55,6 +55,7 @@ FLOORS = {
     ],
     "attribution": [
         "contract",
+        "units",
         "rows",
         "sweep",
         "fisher",
@@ -71,12 +72,22 @@ FLOORS = {
         "scores",
         "calibration",
         "plan",
+        "rises",
         "table",
         "summary",
     ],
-    "training": ["checkpoints", "loop", "denoiser", "autoencoder"],
+    "training": ["checkpoints", "loop", "denoiser", "autoencoder", "contrast"],
     "audio": ["containers", "reading", "mel"],
-    "corpus": ["fields", "metadata", "arrays", "fitting", "dataset", "folder", "encoding", "packing"],
+    "corpus": [
+        "fields",
+        "metadata",
+        "arrays",
+        "fitting",
+        "dataset",
+        "folder",
+        "encoding",
+        "packing",
+    ],
     "demo": [
         "composition",
         "instruments",
@@ -115,6 +126,8 @@ FLOORS = {
 CORE_PACKAGES = {"jax", "flax", "optax", "orbax", "tensorstore", "safetensors", "numpy"}
 CORE_PACKAGES |= {"ml_dtypes", "jaxtyping", "absl", "tda_jax"}
 CORE_ROOMS = set(ROOMS) - {"audio", "corpus", "demo", "evaluation", "export", "report"}
+# Imported where it is used, and not with the module: captions are encoded before the core runs.
+LAZY = {"models/tokenizer_backends.py": {"tokenizers"}}
 REFERENCE_PACKAGES = {"torch", "diffusers", "transformers", "peft", "tensorflow"}
 
 
@@ -162,7 +175,7 @@ def test_packages_are_those_that_the_room_may_use(path):
     used = {name.split(".")[0] for name in imports(path)} - set(sys.stdlib_module_names)
     assert not used & REFERENCE_PACKAGES
     if _room(path.relative_to(PACKAGE).parts) in CORE_ROOMS:
-        assert used <= CORE_PACKAGES
+        assert used <= CORE_PACKAGES | LAZY.get(str(path.relative_to(PACKAGE)), set())
 
 
 def test_an_upward_import_is_found():

@@ -14,6 +14,10 @@ _UNITS = {
     "training": "update",
     "predicting memory": "run",
     "queries unlearned": "query",
+    "sampling": "piece",
+    "decoding": "piece",
+    "encoding": "file",
+    "writing the dataset": "dataset",
     "tables and figures": "query",
 }
 _UNIT = "track"  # of every other stage

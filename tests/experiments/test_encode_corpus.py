@@ -12,49 +12,19 @@ import soundfile
 
 from experiments import encode_corpus
 from tda_jax.corpus import dataset
-from tda_jax.diffusion.schedules import schedule_from_config
 from tda_jax.errors import InputError
-from tda_jax.models import captions
-from tda_jax.models.export import save_pipeline
-from tda_jax.models.families import FAMILIES, initialise
-from tda_jax.models.pretrained import Component, Pipeline, Record
-from tests.models import cases, checkpoints
+from tests.experiments import pipelines
 
 ROOT = Path(__file__).parent.parent.parent
 RATE = 16000
 SAID = ("slow piano", "fast drums", "a slow drone")
 
 
-def component(name, case):
-    family = FAMILIES[case.class_name]
-    config = family.read_config(case.config, "test")
-    record = Record(case.class_name, name, "raw", 0, f"a {name}", ())
-    params = initialise(family, config, 0)
-    return Component(family.build(config), params, {}, checkpoints.full_config(case), record)
-
-
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A diffusers folder with a VAE for spectrograms, a text encoder and its tokenizer."""
     folder = tmp_path_factory.mktemp("model") / "pipeline"
-    tokenizer = captions.make_tokenizer(SAID, 9, "clip")
-    text = cases.SMALL["clip_text_gelu"]
-    size = tokenizer.backend.get_vocab_size()
-    end = tokenizer.backend.token_to_id("<|endoftext|>")
-    text = text._replace(config=text.config | {"vocab_size": size, "eos_token_id": end})
-    parts = {
-        "vae": component("vae", cases.SMALL["vae_mel"]),
-        "text_encoder": component("text_encoder", text),
-    }
-    index = {
-        "_class_name": "AudioLDMPipeline",
-        "vae": ["diffusers", "AutoencoderKL"],
-        "text_encoder": ["transformers", "CLIPTextModel"],
-        "scheduler": ["diffusers", "DDIMScheduler"],
-    }
-    schedule = schedule_from_config({"clip_sample": False}, "test")
-    save_pipeline(folder, Pipeline(parts, schedule, index, {}))
-    captions.save_tokenizer(folder / "tokenizer", tokenizer)
+    pipelines.write(folder, SAID)
     return folder
 
 

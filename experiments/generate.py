@@ -1,0 +1,200 @@
+"""Generates pieces of music: final latents to attribute, and audio to listen to.
+
+python -m experiments.generate --config=configs/generate.py --config.model=FOLDER
+    --config.prompts="slow piano; fast drums" --config.workdir=DIR
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import soundfile
+from jaxtyping import Float
+from ml_collections import ConfigDict
+
+from experiments import cards
+from experiments.attribute_outputs import write_summary
+from experiments.progress import Bars, Clock, Progress
+from tda_jax import examples, fingerprint
+from tda_jax.artifact import whole_file
+from tda_jax.audio.mel import MelSettings, to_wave
+from tda_jax.corpus.arrays import save_arrays
+from tda_jax.diffusion.generation import Recipe, generate
+from tda_jax.errors import InputError
+from tda_jax.models import captions
+from tda_jax.models.denoiser import Condition, predict_fn
+from tda_jax.models.folders import SCHEDULER
+from tda_jax.models.pretrained import Component, Pipeline, load_pipeline
+
+_PARTS = ("unet", "vae", "text_encoder", SCHEDULER)
+_PEAK = 0.9  # of a file of audio, which is scaled to it
+
+
+def run(config: ConfigDict, progress: Progress) -> dict[str, Any]:
+    """Runs a card: samples latents, writes them as queries, decodes and writes audio.
+
+    Args:
+        config: as `configs/generate.py` gives it.
+        progress: told of pieces done.
+
+    Returns:
+        What `summary.json` holds.
+
+    Raises:
+        InputError: something given cannot be used, or the folder holds other pieces.
+    """
+    prompts = _prompts(config)
+    clock, workdir = Clock(progress), Path(config.workdir)
+    pipeline = _load(config)
+    ids = [f"piece {i + 1:03d}" for i in range(len(prompts))]
+    source = _source(config, pipeline, prompts)
+    path = workdir / "summary.json"
+    if path.exists():
+        remedy = f"Give another --config.workdir, or delete {workdir}"
+        there = json.loads(path.read_text(encoding="utf-8"))
+        fingerprint.refuse_other(str(workdir), there["made_of"], source, remedy)
+        print(f"{len(ids)} pieces are there already in {workdir}/")
+        return there
+    queries = _queries(config, pipeline, ids, prompts, clock)
+    if not (workdir / "queries").exists():
+        save_arrays(workdir / "queries", queries)
+    for i, name in enumerate(ids):
+        clock("decoding", i, len(ids))
+        _write_wave(workdir / "audio" / f"{name}.wav", *decode(pipeline, queries, i))
+    clock("decoding", len(ids), len(ids))
+    content = {
+        "pieces": [
+            {"id": name, "prompt": prompt, "audio": f"audio/{name}.wav"}
+            for name, prompt in zip(ids, prompts, strict=True)
+        ],
+        "made_of": source,
+        "seconds": clock.seconds(),
+    }
+    write_summary(workdir, content)
+    print(f"{len(ids)} pieces; wrote {workdir / 'queries'}/, {workdir / 'audio'}/ and {path}")
+    return content
+
+
+def decode(
+    pipeline: Pipeline, pieces: examples.Corpus, row: int
+) -> tuple[Float[np.ndarray, " samples"], int]:
+    """The wave of a latent and its rate: by the vocoder where there is one, else Griffin-Lim."""
+    vae, vocoder = pipeline.components["vae"], pipeline.components.get("vocoder")
+    c = vae.module.config
+    z = jnp.asarray(pieces.examples.latent[row])[None] / c.scaling_factor + c.shift_factor
+    mel = _decoded(vae)(vae.params, z)[..., 0]
+    if vocoder is None:
+        return to_wave(np.asarray(mel[0])), MelSettings().rate
+    wave = jax.jit(vocoder.module.apply)({"params": vocoder.params}, mel)[0]
+    return np.asarray(wave), vocoder.module.config.sampling_rate
+
+
+def _decoded(vae: Component) -> Any:
+    return jax.jit(lambda params, z: vae.module.apply({"params": params}, z, method="decode"))
+
+
+def _load(config: ConfigDict) -> Pipeline:
+    index = json.loads((Path(config.model) / "model_index.json").read_text(encoding="utf-8"))
+    parts = (*_PARTS, "vocoder") if index.get("vocoder") else _PARTS
+    return load_pipeline(config.model, parts, ema=config.ema)
+
+
+def _queries(
+    config: ConfigDict, pipeline: Pipeline, ids: list[str], prompts: list[str], progress: Progress
+) -> examples.Corpus:
+    """The final latents with the conditions of their prompts and what they were made by."""
+    unet, recipe = pipeline.components["unet"], _recipe(config)
+    tokenizer = captions.load_tokenizer(Path(config.model) / "tokenizer", config.tokens or None)
+    condition = captions.conditions(
+        pipeline.components["text_encoder"], tokenizer, [*prompts, config.negative]
+    )
+    predict, shape, latents = predict_fn(unet.module), _shape(config, pipeline), []
+    for start in range(0, len(ids), config.batch):
+        progress("sampling", start, len(ids))
+        rows = range(start, min(start + config.batch, len(ids)))
+        # The last of the conditions is that of the negative prompt.
+        some, none = (
+            jax.tree.map(lambda x, i=i: x[i], condition)
+            for i in (np.array(rows), np.full(len(rows), len(ids)))
+        )
+        names = [ids[i] for i in rows]
+        latents.append(
+            generate(predict, pipeline.schedule, unet.params, names, some, none, shape, recipe)
+        )
+    progress("sampling", len(ids), len(ids))
+    made = {"negative": config.negative, **recipe._asdict()}
+    return examples.corpus_of(
+        ids,
+        np.concatenate(latents),
+        Condition(*jax.tree.map(lambda x: x[:-1], condition)),
+        metadata=[{"prompt": prompt, **made} for prompt in prompts],
+    )
+
+
+def _shape(config: ConfigDict, pipeline: Pipeline) -> tuple[int, int, int]:
+    """Of a latent: frames, bins, channels."""
+    mel, factor = MelSettings(), pipeline.components["vae"].module.config.factor
+    frames = round(config.seconds * mel.rate) // mel.hop
+    if frames < factor or frames % factor:
+        step = factor * mel.hop / mel.rate
+        raise InputError(f"seconds = {config.seconds}; give a multiple of {step:g}")
+    return (
+        frames // factor,
+        mel.mels // factor,
+        pipeline.components["unet"].module.config.in_channels,
+    )
+
+
+def _recipe(config: ConfigDict) -> Recipe:
+    return Recipe(config.sampler, config.steps, config.guidance, config.seed)
+
+
+def _prompts(config: ConfigDict) -> list[str]:
+    if not config.model:
+        raise InputError("no model is given; give --config.model=FOLDER")
+    if config.batch < 1:
+        raise InputError(f"batch = {config.batch}; give 1 at least")
+    given = config.prompts
+    if isinstance(given, str) and given.lstrip().startswith("["):
+        try:
+            given = json.loads(given)
+        except ValueError as error:
+            raise InputError(f"prompts = {given!r} is no JSON list ({error}); mend it") from error
+    found = given.split(";") if isinstance(given, str) else list(given)
+    if odd := [p for p in found if not isinstance(p, str)]:
+        raise InputError(f"prompts: {odd[0]!r} is no text; give strings")
+    prompts = [p.strip() for p in found if p.strip()]
+    if not prompts:
+        raise InputError(f"prompts = {config.prompts!r}; give one at least")
+    return prompts
+
+
+def _source(config: ConfigDict, pipeline: Pipeline, prompts: list[str]) -> Mapping[str, Any]:
+    names = ("negative", "seconds", "sampler", "steps", "guidance", "seed", "tokens")
+    return {
+        "prompts": prompts,
+        **{name: config[name] for name in names},
+        **{name: c.record.fingerprint for name, c in pipeline.components.items()},
+        "code": fingerprint.of_code("tda_jax.diffusion.generation", "tda_jax.models.captions"),
+        "versions": fingerprint.versions(),
+    }
+
+
+def _write_wave(path: Path, wave: Float[np.ndarray, " samples"], rate: int) -> None:
+    peak = np.abs(wave).max()
+    with whole_file(path) as part:
+        soundfile.write(part, wave * (_PEAK / peak if peak > 0 else 1.0), rate, format="WAV")
+
+
+def main(config: ConfigDict) -> None:
+    """Runs the card with bars of progress."""
+    with Bars() as bars:
+        run(config, bars)
+
+
+if __name__ == "__main__":
+    cards.start(main, "configs/generate.py")

@@ -76,7 +76,7 @@ FLOORS = {
         "table",
         "summary",
     ],
-    "training": ["checkpoints", "loop", "denoiser", "autoencoder", "contrast"],
+    "training": ["checkpoints", "loop", "denoiser", "autoencoder", "contrast", "parts"],
     "audio": ["containers", "reading", "mel"],
     "corpus": [
         "fields",

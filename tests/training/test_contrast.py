@@ -46,7 +46,9 @@ def test_captions_are_told_apart():
 def test_the_loss_is_the_formula():
     given, caption = pairs(), np.repeat(np.arange(CAPTIONS), EACH)
     head = contrast._head(8, 10, 0)
-    loss = contrast._loss(embed)({"encoder": start(), "compare": head}, (*given, caption), jax.random.key(0))
+    loss = contrast._loss(embed)(
+        {"encoder": start(), "compare": head}, (*given, caption), jax.random.key(0)
+    )
     h = {k: np.asarray(v, np.float64) for k, v in head.items()}
     text = np.asarray(start()["table"], np.float64)[caption] @ h["text"]
     sound = np.maximum(np.float64(given.sounds) @ h["sound_in"], 0) @ h["sound_out"]

@@ -1,7 +1,9 @@
-"""Attributes queries to the tracks of a corpus by unlearning: arrays in, tables of scores out.
+"""Attributes queries to the tracks of a corpus by unlearning: latents in, tables of scores out.
 
 python -m experiments.attribute --config=configs/arrays.py --config.model=FOLDER
     --config.corpus=FOLDER --config.queries=FOLDER --config.corpus_size=N --config.workdir=DIR
+
+Corpus and queries are folders of arrays (`corpus.arrays`) or datasets (`corpus.dataset`).
 """
 
 import math
@@ -60,7 +62,7 @@ def run(config: ConfigDict, progress: Progress = silent) -> Result:
     by_query = tables(found, given.corpus, given.settings)
     for i, (query, table) in enumerate(by_query.items()):
         clock("tables and figures", i, len(by_query))
-        outputs.write_query(workdir, query, table, given.corpus, found)
+        outputs.write_query(workdir, query, table, given.corpus, given.tracks, found)
     clock("tables and figures", len(by_query), len(by_query))
     content = outputs.summarise(model, given, found, by_query, stages)
     if synthetic:

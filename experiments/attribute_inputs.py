@@ -2,6 +2,7 @@
 
 import difflib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +14,10 @@ from tda_jax.attribution import settings as known
 from tda_jax.attribution.contract import Model
 from tda_jax.attribution.settings import Compute, Settings
 from tda_jax.attribution.unet import unet_model
-from tda_jax.corpus import fitting
+from tda_jax.attribution.units import Tracks, outline, tracks_of
+from tda_jax.corpus import dataset, fitting
 from tda_jax.corpus.arrays import LAYOUTS, read_arrays, read_queries
+from tda_jax.corpus.metadata import QUERY_FRAMES
 from tda_jax.errors import InputError
 from tda_jax.examples import Corpus
 from tda_jax.models.families import FAMILIES, template
@@ -31,7 +34,8 @@ class Inputs(NamedTuple):
     """What a run is given.
 
     Attributes:
-        corpus: members and decoys.
+        corpus: members and decoys; a row is a track, or a window and a caption of one (`units`).
+        tracks: of the corpus.
         queries: to be attributed.
         settings: what decides the scores.
         compute: devices and batches.
@@ -39,6 +43,7 @@ class Inputs(NamedTuple):
     """
 
     corpus: Corpus
+    tracks: Tracks
     queries: Corpus
     settings: Settings
     compute: Compute
@@ -89,17 +94,15 @@ def read(config: Any, unet: UNetConfig) -> Inputs:
     """
     groups = FAMILIES[_UNET].groups(unet)
     group_pattern(groups, config.group)
-    fitting.refuse_stored(Path(config.corpus), unet, "tracks", config.layout)
-    corpus = read_arrays(Path(config.corpus), config.layout)
-    fitting.refuse_unfit(corpus, unet, "tracks", config.layout)
-    queries = _queries(config, corpus, unet)
-    fitting.refuse_unfit(queries, unet, "queries", config.layout)
-    settings = settings_of(config, int(corpus.members.sum()))
+    corpus = _read(Path(config.corpus), config.layout, unet, "tracks", read_arrays)
+    tracks = tracks_of(corpus)
+    queries = _queries(config, corpus, tracks, unet)
+    settings = settings_of(config, int(tracks.members.sum()))
     shapes = Model(_never, template(FAMILIES[_UNET], unet), groups, 0, "")
     known.refuse(shapes, corpus, queries, settings)
     warnings = fitting.scale_warnings(corpus, "tracks") + fitting.scale_warnings(queries, "queries")
-    warnings += fitting.decoy_warnings(corpus)
-    return Inputs(corpus, queries, settings, compute_of(config), warnings)
+    warnings += fitting.decoy_warnings(outline(corpus, tracks))
+    return Inputs(corpus, tracks, queries, settings, compute_of(config), warnings)
 
 
 def unet_config(config: Any) -> UNetConfig:
@@ -163,29 +166,77 @@ def listed(ids: Any) -> list[str]:
         raise InputError(f"query_ids = {ids!r} is no JSON list ({error}); mend it") from error
 
 
-def _queries(config: Any, corpus: Corpus, unet: UNetConfig) -> Corpus:
+def _read(
+    folder: Path,
+    layout: str,
+    unet: UNetConfig,
+    what: str,
+    read_folder: Callable[[Path, str], Corpus],
+) -> Corpus:
+    """A dataset, or else a folder of arrays; `layout` is of arrays only."""
+    if dataset.is_dataset(folder):
+        found = dataset.read_dataset(folder)
+    else:
+        fitting.refuse_stored(folder, unet, what, layout)
+        found = read_folder(folder, layout)
+    fitting.refuse_unfit(found, unet, what, layout)
+    return found
+
+
+def _queries(config: Any, corpus: Corpus, tracks: Tracks, unet: UNetConfig) -> Corpus:
+    """The queries: a folder of their own, or rows of the corpus by their ids or their track's."""
     if config.queries:
-        fitting.refuse_stored(Path(config.queries), unet, "queries", config.layout)
-        return read_queries(Path(config.queries), config.layout)
-    wanted, place = listed(config.query_ids), {name: i for i, name in enumerate(corpus.ids)}
+        folder = Path(config.queries)
+        found = _read(folder, config.layout, unet, "queries", read_queries)
+        if dataset.is_dataset(folder):
+            _refuse_parts(folder, found)
+        return found
+    wanted = listed(config.query_ids)
     if odd := [name for name in wanted if not isinstance(name, str)]:
         raise InputError(f"query_ids: {odd[0]!r} is no id; give strings")
     if not wanted:
         raise InputError(f"query_ids = {config.query_ids!r} names no track; give one at least")
-    if len(set(wanted)) < len(wanted):
+    rows = _rows_named(wanted, corpus, tracks)
+    if len(set(rows)) < len(rows):
         raise InputError(f"query_ids = {wanted} name a track twice; give each once")
+    for row in rows:
+        if QUERY_FRAMES in corpus.metadata[row]:
+            raise InputError(
+                f"the corpus's metadata give query_frames for {corpus.ids[row]!r}; they count for "
+                "queries only, so put that track into a folder and give --config.queries"
+            )
+    return examples.take(corpus, np.array(rows, np.int64))
+
+
+def _rows_named(wanted: list[str], corpus: Corpus, tracks: Tracks) -> list[int]:
+    """The rows of the corpus by their own ids, or by that of a track that has one row."""
+    units: dict[str, list[int]] = {}
+    for row, track in enumerate(tracks.of_unit.tolist()):
+        units.setdefault(tracks.ids[track], []).append(row)
+    units |= {name: [row] for row, name in enumerate(corpus.ids)}
     for name in wanted:
-        if name not in place:
-            near = difflib.get_close_matches(str(name), corpus.ids, _SHOWN) or corpus.ids[:_SHOWN]
+        if name not in units:
+            near = difflib.get_close_matches(name, units, _SHOWN) or corpus.ids[:_SHOWN]
             raise InputError(
                 f"query_ids: the corpus has no track {name!r}; its ids look like {list(near)}"
             )
-        if "query_frames" in corpus.metadata[place[name]]:
+        if len(units[name]) > 1:
+            ids = [corpus.ids[row] for row in units[name]]
             raise InputError(
-                f"the corpus's metadata give query_frames for {name!r}; they count for queries "
-                "only, so put that track into a folder and give --config.queries"
+                f"query_ids: {name!r} is a track of {len(ids)} windows and captions, and a query "
+                f"is one of them; choose among {ids}"
             )
-    return examples.take(corpus, np.array([place[name] for name in wanted], np.int64))
+    return [units[name][0] for name in wanted]
+
+
+def _refuse_parts(folder: Path, queries: Corpus) -> None:
+    """A dataset's masks are not cut, so a part of its rows cannot be asked about."""
+    for name, metadata in zip(queries.ids, queries.metadata, strict=True):
+        if metadata.get(QUERY_FRAMES) is not None:
+            raise InputError(
+                f"{folder}: the metadata give {QUERY_FRAMES} for {name!r}, but a dataset's rows "
+                "are asked about as a whole; give that query as a folder of arrays"
+            )
 
 
 def _never(params: Any, example: Any, t: jax.Array, noise: jax.Array) -> Any:

@@ -16,6 +16,7 @@ from tda_jax.attribution.by_unlearning import Run, query_folder
 from tda_jax.attribution.contract import Model
 from tda_jax.attribution.plan import Stage
 from tda_jax.attribution.table import Table, frame_rises
+from tda_jax.attribution.units import Tracks, counts, outline, rows_of
 from tda_jax.examples import Corpus
 from tda_jax.export import with_metadata, write_csv, write_parquet
 from tda_jax.report import figures
@@ -26,10 +27,13 @@ _NAMED = 3  # tracks that a line of a query names
 
 def describe(inputs: Inputs, stages: Mapping[str, Stage]) -> str:
     """What is about to be done, in lines."""
-    members, n = int(inputs.corpus.members.sum()), len(inputs.corpus.ids)
+    n, rows = counts(inputs.tracks), len(inputs.corpus.ids)
+    several = ""
+    if rows > n.members + n.decoys:
+        several = f" ({n.windows:,} windows, {n.captions:,} captions: {rows:,} units)"
     lines = [
-        f"{members:,} tracks of N = {inputs.settings.corpus_size:,}, {n - members:,} decoys, "
-        f"{len(inputs.queries.ids):,} queries; {inputs.settings.method}, group "
+        f"{n.members:,} tracks of N = {inputs.settings.corpus_size:,}, {n.decoys:,} decoys"
+        f"{several}, {len(inputs.queries.ids):,} queries; {inputs.settings.method}, group "
         f"{inputs.settings.group}; on {len(inputs.compute.devices)} device(s)"
     ]
     for name, stage in stages.items():
@@ -38,22 +42,27 @@ def describe(inputs: Inputs, stages: Mapping[str, Stage]) -> str:
     return "\n".join(lines)
 
 
-def write_query(workdir: Path, query: str, table: Table, corpus: Corpus, run: Run) -> Path:
+def write_query(
+    workdir: Path, query: str, table: Table, corpus: Corpus, tracks: Tracks, run: Run
+) -> Path:
     """Writes the table, the figures and, where there are any, the frame maps of a query.
+
+    The rows of `frame_rise.npy` follow `scores.csv`: one for each track, or, where tracks have
+    several units, one for each of them, by window and then caption within a track. The frames of
+    windows are not averaged together. `frame_rise.csv` then names the rows.
 
     Returns:
         The query's folder.
     """
     folder = query_folder(workdir, query)
-    columns = with_metadata(table.columns, [corpus.metadata[i] for i in table.order])
+    columns = with_metadata(table.columns, [tracks.metadata[i] for i in table.order])
     write_csv(folder / "scores.csv", columns)
     write_parquet(folder / "scores.parquet", columns)
     if len(table.unscored) < len(table.order):
         figures.distribution(folder / "distribution.png", table.columns, query)
         figures.top(folder / "top.png", table.columns, query)
     if "frames" in run.sweeps[query].arrays:
-        with whole_file(folder / "frame_rise.npy") as part, part.open("wb") as file:
-            np.save(file, frame_rises(run, query)[table.order])  # rows as in scores.csv
+        _write_frames(folder, frame_rises(run, query), rows_of(tracks, table.order), corpus, tracks)
     return folder
 
 
@@ -65,11 +74,13 @@ def summarise(
     stages: Mapping[str, Stage],
 ) -> dict[str, Any]:
     """What `summary.json` holds, but for the seconds of each stage."""
-    members = int(inputs.corpus.members.sum())
+    n = counts(inputs.tracks)
     compute = inputs.compute._asdict() | {"devices": [str(d) for d in inputs.compute.devices]}
     return {
-        "tracks": members,
-        "decoys": len(inputs.corpus.ids) - members,
+        "tracks": n.members,
+        "decoys": n.decoys,
+        "windows": n.windows,
+        "captions": n.captions,
         "queries": [
             {
                 **summary.of_query(name, table, *run.directions[name], inputs.settings.steps),
@@ -79,9 +90,10 @@ def summarise(
         ],
         "skipped_queries": [{"id": name, "reason": reason} for name, reason in run.skipped],
         "unscored_tracks": len({name for t in tables.values() for name, _ in t.unscored}),
+        "left_out_units": len({name for t in tables.values() for name, _ in t.left_out}),
         "fisher": run.fisher,
         "warnings": inputs.warnings,
-        "decoy_match": _decoy_match(inputs.corpus, tables),
+        "decoy_match": _decoy_match(inputs.corpus, inputs.tracks, tables),
         "settings": inputs.settings._asdict(),
         "compute": compute,
         "fingerprints": {
@@ -113,18 +125,34 @@ def line(query: Mapping[str, Any], table: Table) -> str:
         f"{query['q_below']['0.05']} tracks at q ≤ 0.05",
         f"{_percent(query['concentration'])} of the positive score in the best 1 %",
         *([f"{len(query['unscored'])} tracks without a score"] if query["unscored"] else []),
+        *([f"{len(query['left_out'])} units left out"] if query["left_out"] else []),
         "highest: " + ", ".join(f"{name} ({score:.3g})" for name, score in best),
     ]
     return f"{query['id']}: {'; '.join(parts)}"
 
 
-def _decoy_match(corpus: Corpus, tables: Mapping[str, Table]) -> dict[str, Any]:
-    """How far members and decoys differ, the losses before unlearning among it."""
+def _write_frames(
+    folder: Path, frames: np.ndarray, rows: np.ndarray, corpus: Corpus, tracks: Tracks
+) -> None:
+    with whole_file(folder / "frame_rise.npy") as part, part.open("wb") as file:
+        np.save(file, frames[rows])
+    if len(rows) > len(tracks.ids):
+        named = {
+            "track": [tracks.ids[tracks.of_unit[i]] for i in rows],
+            "id": [corpus.ids[i] for i in rows],
+            "window_start": tracks.start[rows],
+            "caption": [corpus.metadata[i].get("caption") for i in rows],
+        }
+        write_csv(folder / "frame_rise.csv", named)
+
+
+def _decoy_match(corpus: Corpus, tracks: Tracks, tables: Mapping[str, Table]) -> dict[str, Any]:
+    """How far member tracks and decoys differ, the losses before unlearning among it."""
     if not tables:
         return {}
-    table, before = next(iter(tables.values())), np.empty(len(corpus.ids))
+    table, before = next(iter(tables.values())), np.empty(len(tracks.ids))
     before[table.order] = table.columns["loss_before"]
-    found = calibration.decoy_match(corpus, before)
+    found = calibration.decoy_match(outline(corpus, tracks), before)
     return {
         name: {key: value if math.isfinite(value) else None for key, value in d._asdict().items()}
         for name, d in found.items()

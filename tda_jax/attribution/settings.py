@@ -10,6 +10,7 @@ import numpy as np
 from tda_jax import keys
 from tda_jax import params as tree
 from tda_jax.attribution.contract import Model, split_group
+from tda_jax.attribution.units import tracks_of
 from tda_jax.errors import InputError
 from tda_jax.examples import Corpus
 
@@ -22,7 +23,8 @@ class Settings(NamedTuple):
     """What a score depends on, beside model, corpus and query. Every result names it.
 
     Attributes:
-        corpus_size: N, the size of the model's training set, also where only a part is scored.
+        corpus_size: N, the size of the model's training set in tracks, also where only a part is
+            scored.
         group: the parameters that a step may move.
         method: "linearised", one forward-mode pass for all learning rates; or "exact", the losses
             under the moved parameters.
@@ -31,7 +33,8 @@ class Settings(NamedTuple):
         steps: ascent steps, each with that learning rate. More than one needs "exact".
         damping: c; the Fisher information is damped by c times its mean over the group.
         fisher_draws: draws per track for the Fisher information.
-        fisher_tracks: a random subset of so many tracks for it; None for every member.
+        fisher_tracks: a random subset of so many tracks for it; None for every member. Of a corpus
+            of units (windows and captions of tracks), so many units.
         query_draws: draws of the query's gradient, over all blocks.
         blocks: independent blocks of those draws, for the noise in the step.
         replicates: independent draws in each stratum of the sweep, 4 at least.
@@ -96,15 +99,17 @@ def refuse(model: Model, corpus: Corpus, queries: Corpus, settings: Settings) ->
     """Refuses settings that cannot be carried out, before any work.
 
     Raises:
-        InputError: a value is out of range or does not fit the model, corpus or another setting.
+        InputError: a value is out of range or does not fit the model, corpus or another setting;
+            rows of the corpus cannot be units of one track.
     """
     split_group(model, settings.group)
     refuse_values(settings)
     _refuse_types(model, settings)
     members = int(corpus.members.sum())
-    if settings.corpus_size < members:
+    tracks = int(tracks_of(corpus).members.sum())
+    if settings.corpus_size < tracks:
         raise InputError(
-            f"N = {settings.corpus_size} is smaller than the {members} training tracks given; N is "
+            f"N = {settings.corpus_size} is smaller than the {tracks} training tracks given; N is "
             "the size of the model's whole training set"
         )
     if not queries.ids:

@@ -25,7 +25,8 @@ def of_query(
         steps: how many were taken with it.
 
     Returns:
-        self_rank: the query's own rank, if it is a member of the corpus: of its id and latent.
+        self_rank: the query's own rank, if it is a member of the corpus: of its id and latent. Of
+            a query that is a unit, the rank of its track.
         rate, predicted_rise: the learning rate, and the share by which the query's own loss is
             predicted to rise at it; None after several steps, which no quadratic predicts.
         loss, a, b, b_unbiased: see `directions.Calibration`.
@@ -33,6 +34,7 @@ def of_query(
         concentration: the share of the members' positive scores that the best 1 % of them hold,
             the query itself left out.
         scored, unscored: how many tracks have a score; the others with the reason.
+        left_out: units that are left out of their track's mean, with the reason.
     """
     rank = dict(zip(table.columns["id"], table.columns["rank"], strict=True))
     rise = (rate * calibration.a + rate**2 * calibration.b) / calibration.loss
@@ -46,6 +48,7 @@ def of_query(
         "concentration": concentration(table),
         "scored": len(table.order) - len(table.unscored),
         "unscored": [{"id": name, "reason": reason} for name, reason in table.unscored],
+        "left_out": [{"id": name, "reason": reason} for name, reason in table.left_out],
     }
     return {name: _number(value) for name, value in numbers.items()}
 

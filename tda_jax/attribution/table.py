@@ -1,23 +1,25 @@
 """What a run found, as columns with a row for each track: scores, their errors, what they mean.
 
-Everything is read from the stores of a run, so no column costs another pass over the model. Rows
-are sorted by score, highest first; equal scores by id; tracks without a score come last.
+A row of the corpus may be one window and one caption of a track (`units`); a track's result is of
+their mean (`rises`). Everything is read from the stores of a run, so no column costs another pass
+over the model. Rows are sorted by score, highest first; equal scores by id; tracks without a score
+come last.
 """
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Float64, Int
 
 from tda_jax import store
-from tda_jax.attribution import calibration, scores, unlearn
+from tda_jax.attribution import calibration, rises, scores, unlearn
 from tda_jax.attribution.by_unlearning import Run
+from tda_jax.attribution.rises import Rise
 from tda_jax.attribution.settings import Settings
+from tda_jax.attribution.units import Tracks, tracks_of
 from tda_jax.errors import InputError
 from tda_jax.examples import Corpus
-
-_FEWEST_BLOCKS = 3  # pairs of different blocks must be left without any one of them
 
 
 class Table(NamedTuple):
@@ -44,27 +46,24 @@ class Table(NamedTuple):
             loss_before         mean loss over the draws, before unlearning
             loss_after          the same after it, as computed or as the quadratic predicts
             member              False for a decoy
+            score_max           the highest score of one window of the track, under the same
+                                weights; of several windows it is higher by chance, too, so compare
+                                it among tracks of as many. There only if some track has several
+            max_start           where that window begins, in seconds; there with `score_max`
 
-        order: (n,), where the track of each row stands in the corpus.
+        order: (n,), where the track of each row stands in `units.tracks_of` of the corpus; in a
+            corpus of whole tracks that is where it stands in the corpus.
         unscored: (id, reason) of tracks that have no score, by id.
-        own: the id of the track that the query itself is, or None.
+        own: the id of the track that the query itself is or is a part of, or None.
+        left_out: (id, reason) of rows of the corpus that could not be used and are left out of the
+            mean of their track, which has a score from its other units.
     """
 
     columns: dict[str, Any]
     order: Int[np.ndarray, " n"]
     unscored: tuple[tuple[str, str], ...]
     own: str | None
-
-
-class _Rise(NamedTuple):
-    """What the sweep says of a query, per draw; parts that the method does not give are None."""
-
-    before: Float[np.ndarray, "n R S"]
-    total: Float64[np.ndarray, "n R S"]
-    odd: Float64[np.ndarray, "n R S"] | None = None
-    even: Float64[np.ndarray, "n R S"] | None = None
-    without: Float64[np.ndarray, "n B S"] | None = None
-    curved: Float64[np.ndarray, "n R S"] | None = None
+    left_out: tuple[tuple[str, str], ...] = ()
 
 
 def tables(run: Run, corpus: Corpus, settings: Settings) -> dict[str, Table]:
@@ -79,32 +78,35 @@ def tables(run: Run, corpus: Corpus, settings: Settings) -> dict[str, Table]:
         By query id, in the order of the run; not of queries that were skipped.
 
     Raises:
-        InputError: a store is of other tracks, not whole or damaged; an unknown weighting.
+        InputError: a store is of other tracks, not whole or damaged; an unknown weighting; rows of
+            the corpus cannot be units of one track.
     """
-    found = {query: _columns(run, query, corpus, settings) for query in run.sweeps}
-    if not found:
+    if not run.sweeps:
         return {}
-    together = np.stack([columns["score"] for columns, _ in found.values()])
+    tracks = tracks_of(corpus)
+    found = {query: _columns(run, query, corpus, tracks, settings) for query in run.sweeps}
+    together = np.stack([one.columns["score"] for one in found.values()])
     distinct = calibration.minus_common(together)
     return {
-        query: _sorted({**columns, "distinct": row}, corpus, unscored, run.own.get(query))
-        for (query, (columns, unscored)), row in zip(found.items(), distinct, strict=True)
+        query: _sorted(one._replace(columns={**one.columns, "distinct": row}), tracks)
+        for (query, one), row in zip(found.items(), distinct, strict=True)
     }
 
 
 def scores_at_rates(
-    run: Run, settings: Settings, query: str, rates: Sequence[float]
+    run: Run, corpus: Corpus, settings: Settings, query: str, rates: Sequence[float]
 ) -> Float64[np.ndarray, "rates n"]:
     """The scores of one query at each of several learning rates, without another pass.
 
     Args:
         run: of the method "linearised".
+        corpus: that it was run on.
         settings: that it was run with.
         query: its id.
         rates: learning rates; a negative one learns the query instead of forgetting it.
 
     Returns:
-        (rates, n), in the order of the corpus; nan for tracks without a score.
+        (rates, n), in the order of `units.tracks_of` the corpus; nan for tracks without a score.
 
     Raises:
         InputError: the run is of another method, or has no such query; see `tables`.
@@ -114,17 +116,14 @@ def scores_at_rates(
             f"method = {settings.method!r} has the scores of one learning rate only; run with "
             "method = 'linearised'"
         )
-    kept = _of_query(run.sweeps, query)
-    terms = store.read(kept, ["loss", "a", "b"])
-    each = [
-        scores.score(
-            _known(scores.linearised(terms["a"], terms["b"], rate).total, terms["loss"]),
-            settings.weighting,
-            terms["loss"],
-        ).value
-        for rate in rates
-    ]
-    return np.stack(each) if each else np.empty((0, len(kept.ids)))
+    terms = store.read(_of_query(run.sweeps, query), ["loss", "a", "b"])
+    _refuse_other(run, query, corpus)
+    tracks = tracks_of(corpus)
+    result = np.empty((len(rates), len(tracks.ids)))
+    for i, rate in enumerate(rates):
+        rise = rises.averaged(rises.at_rate(terms, rate), tracks).rise
+        result[i] = scores.score(rise.total, settings.weighting, rise.before).value
+    return result
 
 
 def rates_for_rises(run: Run, query: str, rises: Sequence[float]) -> list[float]:
@@ -143,15 +142,18 @@ def rates_for_rises(run: Run, query: str, rises: Sequence[float]) -> list[float]
     return [unlearn.rate_for_rise(own.a, own.b, own.loss, rise) for rise in rises]
 
 
-def frame_rises(run: Run, query: str) -> Float64[np.ndarray, "n frames"]:
+def frame_rises(run: Run, query: str) -> Float64[np.ndarray, "rows frames"]:
     """The rise of each latent frame's squared error: which part of a track supports the query.
+
+    A row for each row of the corpus. Windows are of different music, so their frames are not
+    averaged together.
 
     Args:
         run: of the method "exact", with `frames` in its settings.
         query: its id.
 
     Returns:
-        (n, frames), in the order of the corpus, averaged over draws, padding included.
+        (rows, frames), in the order of the corpus, averaged over draws, padding included.
 
     Raises:
         InputError: the run kept no losses per frame, or has no such query.
@@ -163,29 +165,36 @@ def frame_rises(run: Run, query: str) -> Float64[np.ndarray, "n frames"]:
     return after.astype(np.float64) - before.astype(np.float64)
 
 
-def _columns(
-    run: Run, query: str, corpus: Corpus, settings: Settings
-) -> tuple[dict[str, np.ndarray], list[tuple[str, str]]]:
-    """The columns of one query in the order of the corpus, and the tracks without a score."""
-    if run.sweeps[query].ids != corpus.ids:
-        raise InputError(
-            f"{run.sweeps[query].path}: is of other tracks than the corpus, or in another order; "
-            "give the corpus that the run was made with"
-        )
-    read = _linearised if settings.method == "linearised" else _exact
+class _Found(NamedTuple):
+    """A table before it is sorted: rows in the order of the tracks."""
+
+    columns: dict[str, np.ndarray]
+    unscored: list[tuple[str, str]]
+    left_out: list[tuple[str, str]]
+    own: int | None
+
+
+def _columns(run: Run, query: str, corpus: Corpus, tracks: Tracks, settings: Settings) -> _Found:
+    _refuse_other(run, query, corpus)
+    own = None if query not in run.own else int(tracks.of_unit[run.own[query]])
     with np.errstate(invalid="ignore"):  # what is not finite becomes nan, and is reported
-        rise = read(run, query, settings)
+        units = rises.of_query(run, query, settings)
+        found = rises.averaged(units, tracks)
+        rise = found.rise
         weights = scores.bin_weights(rise.total, settings.weighting, rise.before)
         score = scores.score(rise.total, settings.weighting, rise.before)
         columns = {
             "score": score.value,
             "standard_error": score.standard_error,
             "direction_error": _direction_error(rise.without, weights),
-            **_calibrated(score.value, corpus.members, run.own.get(query)),
+            **_calibrated(score.value, tracks.members, own),
             **_parts(rise, weights),
             **_losses(rise),
         }
-    return columns, _unscored(corpus.ids, rise, score.value, settings)
+        if tracks.window.any():
+            columns["score_max"], columns["max_start"] = rises.best_windows(found, weights)
+    unscored = _named(tracks.ids, np.isnan(score.value), rise, settings)
+    return _Found(columns, unscored, _named(corpus.ids, found.left_out, units, settings), own)
 
 
 def _calibrated(score: np.ndarray, members: np.ndarray, own: int | None) -> dict[str, np.ndarray]:
@@ -199,7 +208,7 @@ def _calibrated(score: np.ndarray, members: np.ndarray, own: int | None) -> dict
     return {"p_value": p, "q_value": calibration.q_values(others, members)}
 
 
-def _parts(rise: _Rise, weights: np.ndarray) -> dict[str, np.ndarray]:
+def _parts(rise: Rise, weights: np.ndarray) -> dict[str, np.ndarray]:
     """The parts of the score under its own weights; nan where the method does not tell them."""
     parts = {"odd": rise.odd, "even": rise.even}
     parts |= {} if rise.curved is None else {"second_order": rise.curved}
@@ -210,33 +219,12 @@ def _parts(rise: _Rise, weights: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def _losses(rise: _Rise) -> dict[str, np.ndarray]:
+def _losses(rise: Rise) -> dict[str, np.ndarray]:
     """Mean losses before and after, each draw counted alike; nan if one is not finite."""
     before = np.asarray(rise.before, np.float64).mean(axis=(1, 2))
     after = before + rise.total.mean(axis=(1, 2))
     losses = {"loss_before": before, "loss_after": after}
     return {name: np.where(np.isfinite(x), x, np.nan) for name, x in losses.items()}
-
-
-def _linearised(run: Run, query: str, settings: Settings) -> _Rise:
-    terms = store.read(run.sweeps[query])
-    _, rate = run.directions[query]
-    parts = scores.linearised(terms["a"], terms["b"], rate)
-    without = scores.linearised(terms["a_without"], terms["b_without"], rate).total
-    enough = settings.blocks >= _FEWEST_BLOCKS
-    curved = np.float64(rate) ** 2 * terms["curved"] if settings.second_order else None
-    total = _known(parts.total, terms["loss"])
-    return _Rise(terms["loss"], total, *parts, without if enough else None, curved)
-
-
-def _exact(run: Run, query: str, settings: Settings) -> _Rise:
-    before, after = (store.read(s, ["loss"])["loss"] for s in (run.before, run.sweeps[query]))
-    return _Rise(before, scores.exact(before, after))
-
-
-def _known(total: np.ndarray, before: np.ndarray) -> np.ndarray:
-    """Rises, nan where the loss before is not finite: no track without a loss has a score."""
-    return np.where(np.isfinite(before), total, np.nan)
 
 
 def _direction_error(without: np.ndarray | None, weights: np.ndarray) -> np.ndarray:
@@ -247,51 +235,46 @@ def _direction_error(without: np.ndarray | None, weights: np.ndarray) -> np.ndar
     return scores.jackknife_standard_error(np.stack(each))
 
 
-def _unscored(
-    ids: Sequence[str], rise: _Rise, score: np.ndarray, settings: Settings
+def _named(
+    ids: Sequence[str], chosen: np.ndarray, rise: Rise, settings: Settings
 ) -> list[tuple[str, str]]:
-    """The tracks without a score, each with the reason that comes first."""
-    no_loss = set(scores.not_finite(ids, rise.before))
-    no_rise = set(scores.not_finite(ids, rise.total))
-    moved = "derivative along the query's direction"
-    if settings.method == "exact":
-        moved = "loss after unlearning"
+    """Tracks or units that cannot be used, by id, each with the reason that comes first."""
     weighted = {
         "ratio": "loss before is 0 in a timestep bin, so it has no ratio",
         "standardised": "all tracks have the same rise in every timestep bin",
     }
-
-    def reason(name: str) -> str:
-        if name in no_loss:
-            return "loss before unlearning is not finite"
-        return f"{moved} is not finite" if name in no_rise else weighted[settings.weighting]
-
-    return [(ids[i], reason(ids[i])) for i in np.flatnonzero(np.isnan(score))]
+    why = rises.why_unusable(rise, settings.method)
+    return sorted((ids[i], why[i] or weighted[settings.weighting]) for i in np.flatnonzero(chosen))
 
 
 _ORDER = ("rank", "id", "score", "standard_error", "direction_error", "p_value", "q_value")
 _ORDER += ("distinct", "odd", "even", "second_order", "loss_before", "loss_after", "member")
+_ORDER += ("score_max", "max_start")
 
 
-def _sorted(
-    columns: dict[str, np.ndarray],
-    corpus: Corpus,
-    unscored: list[tuple[str, str]],
-    own: int | None,
-) -> Table:
-    score = columns["score"]
+def _sorted(found: _Found, tracks: Tracks) -> Table:
+    score = found.columns["score"]
     unknown = np.isnan(score)
     falling = np.where(unknown, 0.0, -score)
-    order = sorted(range(len(score)), key=lambda i: (unknown[i], falling[i], corpus.ids[i]))
+    order = sorted(range(len(score)), key=lambda i: (unknown[i], falling[i], tracks.ids[i]))
     order = np.asarray(order, np.int64)
-    ranked = corpus.members & ~unknown
+    ranked = tracks.members & ~unknown
     ranks = np.cumsum(ranked[order])
-    rows = {name: values[order] for name, values in columns.items()}
+    rows = {name: values[order] for name, values in found.columns.items()}
     rows["rank"] = [int(r) if ranked[i] else None for i, r in zip(order, ranks, strict=True)]
-    rows["id"] = [corpus.ids[i] for i in order]
-    rows["member"] = corpus.members[order]
+    rows["id"] = [tracks.ids[i] for i in order]
+    rows["member"] = tracks.members[order]
     kept = {name: rows[name] for name in _ORDER if name in rows}
-    return Table(kept, order, tuple(unscored), None if own is None else corpus.ids[own])
+    own = None if found.own is None else tracks.ids[found.own]
+    return Table(kept, order, tuple(found.unscored), own, tuple(found.left_out))
+
+
+def _refuse_other(run: Run, query: str, corpus: Corpus) -> None:
+    if run.sweeps[query].ids != corpus.ids:
+        raise InputError(
+            f"{run.sweeps[query].path}: is of other tracks than the corpus, or in another order; "
+            "give the corpus that the run was made with"
+        )
 
 
 def _of_query(by_query: Any, query: str) -> Any:

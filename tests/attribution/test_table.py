@@ -252,7 +252,7 @@ def test_scores_of_every_rate_come_from_one_store(tmp_path):
     arrays["loss"][4, 0, 0] = np.nan
     run = linear_run(tmp_path, {"q": arrays})
     rates = [1e-3, RATE, -2.0]
-    got = table.scores_at_rates(run, LINEARISED, "q", rates)
+    got = table.scores_at_rates(run, corpus(), LINEARISED, "q", rates)
     for row, rate in zip(got, rates, strict=True):
         rise = rate * arrays["a"].astype(np.float64) + rate**2 * arrays["b"].astype(np.float64)
         wanted = rise.mean((1, 2))
@@ -260,7 +260,7 @@ def test_scores_of_every_rate_come_from_one_store(tmp_path):
         np.testing.assert_allclose(row, wanted, rtol=1e-9)
     made = one_table(run, LINEARISED)
     np.testing.assert_array_equal(got[1], by_corpus(made, "score"))
-    assert table.scores_at_rates(run, LINEARISED, "q", []).shape == (0, N)
+    assert table.scores_at_rates(run, corpus(), LINEARISED, "q", []).shape == (0, N)
     rises = [0.05, 0.5]
     for rise, rate in zip(rises, table.rates_for_rises(run, "q", rises), strict=True):
         assert rate * OWN.a + rate**2 * OWN.b == pytest.approx(rise * OWN.loss)
@@ -279,9 +279,9 @@ def test_what_a_run_does_not_hold_is_refused(tmp_path):
     with pytest.raises(InputError, match="is of other tracks than the corpus"):
         table.tables(linear, corpus(5), LINEARISED)
     with pytest.raises(InputError, match="no query 'x'"):
-        table.scores_at_rates(linear, LINEARISED, "x", [1.0])
+        table.scores_at_rates(linear, corpus(), LINEARISED, "x", [1.0])
     with pytest.raises(InputError, match="scores of one learning rate only"):
-        table.scores_at_rates(exact, EXACT, "q", [1.0])
+        table.scores_at_rates(exact, corpus(), EXACT, "q", [1.0])
     with pytest.raises(InputError, match="no losses per frame were kept"):
         table.frame_rises(linear, "q")
     assert table.tables(Run({}, None, {}, [("q", "why")], {}, {}), corpus(), LINEARISED) == {}
@@ -305,6 +305,7 @@ def test_summary_of_a_query(tmp_path):
         "concentration": pytest.approx(3 / 4),  # of members 1 and 3, the query left out
         "scored": 5,
         "unscored": [{"id": IDS[2], "reason": "loss before unlearning is not finite"}],
+        "left_out": [],
     }
     assert summary.of_query(IDS[3], made, OWN, RATE, 2)["predicted_rise"] is None
     # A query of a track's id that is not that track, by its latent.

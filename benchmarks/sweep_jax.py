@@ -61,8 +61,8 @@ def exact(setting: str, draws: int, batch: int, tracks: int) -> Callable[[], Any
     examples, ids = track(setting, tracks)
     swept = sweep.make_sweep(made, keys.Draws(1, draws), 0, batch, devices.local_devices(1))
     placed = sweep.place(swept, moved, rest)
-    step = sweep.place_step(swept, prepare.no_step(moved))
-    return lambda: sweep.losses(swept, placed, step, examples, ids).draws
+    moved = sweep.displaced(swept, placed, prepare.no_step(moved))
+    return lambda: sweep.losses(swept, placed, moved, examples, ids).draws
 
 
 def linear(

@@ -5,8 +5,8 @@ Command: python -m experiments.attribute --config=configs/arrays.py
     makes a small model and corpus and attributes 5 of its tracks. For your own
     python -m experiments.attribute --config=configs/arrays.py --config.model=FOLDER
         --config.corpus=FOLDER --config.queries=FOLDER --config.corpus_size=N --config.workdir=DIR
-    where FOLDERs are a diffusers pipeline, and latents and conditions by id
-    (tda_jax/corpus/arrays.py says how they lie).
+    where FOLDERs are a diffusers pipeline, and datasets, or latents and conditions by id
+    (tda_jax/corpus/dataset.py and arrays.py say how they lie).
 Time: the default, with nothing compiled before, takes 275 s of processor time: 4.7 minutes where
     other work had half of 2 cores; 9 seconds the second time. For your own, lines before the work
     say how many passes through the network it takes, and how much memory.
@@ -22,8 +22,8 @@ def get_config() -> ConfigDict:
     """The settings, each with its default. tda_jax/attribution/settings.py says more of them."""
     config = ConfigDict()
     config.model = ""  # a diffusers pipeline; without model and corpus, both are made
-    config.corpus = ""  # arrays of the tracks to be scored, decoys among them
-    config.queries = ""  # arrays of the queries; or
+    config.corpus = ""  # dataset or arrays of the tracks to be scored, decoys among them
+    config.queries = ""  # dataset or arrays of the queries; or
     config.query_ids = ""  # ids of tracks of the corpus: "a,b", or a JSON list
     config.layout = "HWC"  # of the latents: HWC or CHW
     config.workdir = "attribution"  # results; what is there is not computed again

@@ -50,6 +50,8 @@ def of_fisher(made: fisher.FisherPass, placed: Any, moved: tree.Flat, examples: 
 def of_sweep(made: sweep.Sweep, placed: Any, moved: tree.Flat, examples: Example) -> Need:
     """The memory of a sweep under one displacement; each further one adds the group's size.
 
+    The group as it was stays on the device, too.
+
     Args:
         made: from `sweep.make_sweep`.
         placed: from `sweep.place`, or the shapes of it.
@@ -57,7 +59,10 @@ def of_sweep(made: sweep.Sweep, placed: Any, moved: tree.Flat, examples: Example
         examples: with a leading axis; one is enough.
     """
     rows = _rows(made.mapped, examples, made.draws.count, made.layout.per_row)
-    return _need(made.mapped, (placed, moved), rows)
+    _, *others = placed
+    need = _need(made.mapped, (moved, *others), rows)
+    kept = sum(x.size * x.dtype.itemsize for x in moved.values())
+    return need._replace(arguments=need.arguments + kept)
 
 
 def of_linearised(

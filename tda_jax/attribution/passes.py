@@ -101,7 +101,7 @@ def loss_pass(
         return [{"loss": x.draws} | ({} if x.frames is None else {"frames": x.frames}) for x in out]
 
     if any(store.missing(s) for s in stores):
-        moved = [sweep.place_step(swept, step) for step in steps]
+        moved = [sweep.displaced(swept, placed, step) for step in steps]
         _fill(stores, corpus, compute, stage, progress)
 
 

@@ -76,31 +76,36 @@ def make_sweep(
 
 
 def place(sweep: Sweep, moved: tree.Flat, rest: tree.Flat) -> Any:
-    """Puts parameters on the sweep's devices: for `losses`, together with a step."""
+    """Puts parameters on the sweep's devices, for `displaced` and `losses`."""
     return devices.replicate((moved, rest, sweep.root), sweep.mapped.devices)
 
 
-def place_step(sweep: Sweep, step: tree.Flat) -> tree.Flat:
-    """Puts a step on the sweep's devices. Zeros leave the parameters exactly as they are."""
-    return devices.replicate(step, sweep.mapped.devices)
+def displaced(sweep: Sweep, placed: Any, step: tree.Flat) -> tree.Flat:
+    """The group's parameters moved by a step, on the sweep's devices.
+
+    Made once for a pass and not for every batch of it. Zeros leave them exactly as they are.
+    """
+    moved, *_ = placed
+    return _added(moved, devices.replicate(step, sweep.mapped.devices))
 
 
 def losses(
-    sweep: Sweep, placed: Any, step: tree.Flat, examples: Example, ids: Sequence[str]
+    sweep: Sweep, placed: Any, moved: tree.Flat, examples: Example, ids: Sequence[str]
 ) -> Losses:
     """The losses of tracks under parameters moved by a step.
 
     Args:
         sweep: from `make_sweep`.
         placed: the parameters, from `place`.
-        step: the displacement of the group's parameters, from `place_step`.
+        moved: those of the group, from `displaced`.
         examples: the tracks, with a leading axis of n.
         ids: n names.
     """
     words = keys.track_words(ids)
     rows = rows_of(examples, words, sweep.draws.count, sweep.layout.per_row)
     blocks = sweep.draws.count // sweep.layout.per_row
-    out = devices.results(sweep.mapped, (placed, step), rows, len(ids) * blocks)
+    _, *others = placed
+    out = devices.results(sweep.mapped, (moved, *others), rows, len(ids) * blocks)
     per_draw = out["loss"].reshape(len(ids), sweep.draws.replicates, sweep.draws.strata)
     if not sweep.frames:
         return Losses(per_draw, None)
@@ -108,11 +113,11 @@ def losses(
 
 
 def losses_row(model: Model, strata: int, frames: bool) -> Callable[[Any, Row], Any]:
-    """The losses of one row: ((parameters, step), row) -> {"loss": (k,), "frames": (frames,)}."""
+    """The losses of one row: (parameters, row) -> {"loss": (k,), "frames": (frames,)}."""
 
     def row_losses(shared: Any, row: Row) -> dict[str, Array]:
-        (moved, rest, root), step = shared
-        params = tree.merge(jax.tree.map(jnp.add, moved, step), rest)
+        moved, rest, root = shared
+        params = tree.merge(moved, rest)
 
         def of_draw(draw: Array) -> dict[str, Array]:
             terms = terms_of_draw(model, strata, params, root, row, draw)
@@ -123,6 +128,11 @@ def losses_row(model: Model, strata: int, frames: bool) -> Callable[[Any, Row], 
         return out | ({"frames": out["frames"].mean(0)} if frames else {})
 
     return row_losses
+
+
+@jax.jit
+def _added(moved: tree.Flat, step: tree.Flat) -> tree.Flat:
+    return jax.tree.map(jnp.add, moved, step)
 
 
 def _by_frame(terms: Terms) -> Float[Array, " frames"]:

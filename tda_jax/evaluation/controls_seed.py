@@ -148,9 +148,9 @@ def before(c: Context, at: Level) -> np.ndarray:
 
 def losses(c: Context, at: Level, step: tree.Flat, corpus: examples.Corpus) -> np.ndarray:
     """The losses of tracks with the parameters moved, (n, R, S); padding counts."""
-    placed = sweep.place_step(c.passes.sweep, step)
+    moved = sweep.displaced(c.passes.sweep, at.placed.sweep, step)
     seen = examples.unmasked(corpus.examples)
-    return sweep.losses(c.passes.sweep, at.placed.sweep, placed, seen, corpus.ids).draws
+    return sweep.losses(c.passes.sweep, at.placed.sweep, moved, seen, corpus.ids).draws
 
 
 def no_step(at: Level) -> tree.Flat:

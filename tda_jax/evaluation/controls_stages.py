@@ -250,4 +250,5 @@ def _own_losses(c: Context, at: Level, step: tree.Flat, query: str) -> np.ndarra
     moved, rest, _ = at.placed.sweep
     placed = sweep.place(made, moved, rest)
     one = seed.one_query(c, query)
-    return sweep.losses(made, placed, sweep.place_step(made, step), one.examples, one.ids).draws[0]
+    at_step = sweep.displaced(made, placed, step)
+    return sweep.losses(made, placed, at_step, one.examples, one.ids).draws[0]

@@ -66,7 +66,7 @@ def test_a_difference_of_losses_in_half_precision_does_not(setting):
         steps = [{p: jnp.asarray(x, dtype) for p, x in s.items()} for s in steps]
         before, after = (
             sweep.losses(
-                made, placed, sweep.place_step(made, s), corpus.examples, corpus.ids
+                made, placed, sweep.displaced(made, placed, s), corpus.examples, corpus.ids
             ).draws.mean((1, 2))
             for s in steps
         )

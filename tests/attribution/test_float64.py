@@ -138,7 +138,7 @@ def engine_losses(dtype, step=None):
     made = sweep.make_sweep(model, DRAWS, SEED, 7, USED)
     placed = sweep.place(made, moved, rest)
     step = zeros(moved) if step is None else {p: x.astype(dtype) for p, x in step.items()}
-    step = sweep.place_step(made, step)
+    step = sweep.displaced(made, placed, step)
     return sweep.losses(made, placed, step, corpus.examples, corpus.ids).draws
 
 

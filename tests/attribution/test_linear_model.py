@@ -96,7 +96,7 @@ def test_exact_scores_have_their_closed_form(rate):
     placed, data = sweep.place(made, moved, rest), corpus()
 
     def losses(step):
-        step = sweep.place_step(made, {"layer/theta": np.asarray(step, np.float32)})
+        step = sweep.displaced(made, placed, {"layer/theta": np.asarray(step, np.float32)})
         return sweep.losses(made, placed, step, data.examples, data.ids).draws.mean((1, 2))
 
     tau = losses(rate * u) - losses(0 * u)

@@ -34,7 +34,7 @@ def model():
 def sweep_program(draws):
     made = sweep.make_sweep(model(), draws, 0, draws.count * TRACKS, USED)
     moved, rest = contract.split_group(model(), "cross_attention_kv")
-    shared = sweep.place(made, moved, rest), sweep.place_step(made, moved)
+    shared = sweep.place(made, moved, rest)
     return made.mapped.step.lower(shared, batch(draws)).compile().as_text()
 
 

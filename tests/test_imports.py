@@ -9,7 +9,16 @@ PACKAGE = Path(__file__).parent.parent / "tda_jax"
 
 # The ground floor first. A room is a module or a folder directly under tda_jax, or, in a room
 # with floors of its own, a module within it.
-ROOMS = ["errors", "kinds", "precision", "fingerprint", "named_draws", "params", "examples"]
+ROOMS = [
+    "errors",
+    "kinds",
+    "strict_json",
+    "precision",
+    "fingerprint",
+    "named_draws",
+    "params",
+    "examples",
+]
 ROOMS += ["keys", "devices", "manifest", "store", "artifact", "audio", "diffusion"]
 ROOMS += ["models", "training", "attribution", "corpus", "demo", "baselines", "evaluation"]
 ROOMS += ["export", "report"]

@@ -5,6 +5,7 @@ windows, the spectrogram, the VAE, the code. So what is there is never computed 
 changed always is. A file that cannot be used is skipped with its reason.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from tda_jax import artifact, devices, fingerprint
+from tda_jax import params as tree
 from tda_jax.audio import reading
 from tda_jax.audio.mel import MelSettings, latent_frames, log_mel, prepare, valid_frames
 from tda_jax.errors import InputError
@@ -210,12 +212,21 @@ def _mel(window: reading.Window, length: int, settings: MelSettings) -> np.ndarr
 
 def _source(cut: Cut, settings: MelSettings, vae: Component) -> dict[str, Any]:
     return {
-        "vae": vae.record.fingerprint,
+        "vae": _weights(vae),
         "cut": cut._asdict(),
         "spectrogram": settings._asdict(),
         "code": fingerprint.of_code(__name__),
         "versions": fingerprint.versions(),
     }
+
+
+def _weights(vae: Component) -> str:
+    """The VAE without its scaling, which enters into no posterior."""
+    unscaled = dataclasses.replace(vae.module.config, scaling_factor=1.0, shift_factor=0.0)
+    leaves = sorted(tree.flatten(vae.params).items())
+    return fingerprint.of_text(
+        repr(unscaled), *(f"{path} {x.shape} {fingerprint.of_array(x)}" for path, x in leaves)
+    )
 
 
 def _refuse(cut: Cut, settings: MelSettings, vae: Component) -> None:

@@ -14,12 +14,12 @@ The convention is that of Hugging Face's AudioFolder. One JSON object a line:
 Symbolic links are followed, so that a folder may be put together from links.
 """
 
-import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from tda_jax import strict_json
 from tda_jax.errors import InputError
 from tda_jax.kinds import STR, Kind
 
@@ -125,7 +125,7 @@ def list_folder(folder: Path) -> Listing:
     tracks: list[Track] = []
     skipped: list[Skipped] = []
     names, first = set(), {}
-    for number, entry in _entries(path):
+    for number, entry in strict_json.objects(path, "file_name", "name the audio file", _KEYS):
         names.add(os.path.normpath(entry["file_name"]))
         track, reason = _track(folder, entry)
         if track.id in first:
@@ -155,33 +155,6 @@ def report(listing: Listing) -> str:
         shown = ", ".join(map(repr, listing.unlisted[:_SHOWN]))
         lines.append(f"{len(listing.unlisted)} audio files without a line, such as {shown}")
     return "\n".join(lines)
-
-
-def _entries(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a file and the numbers of their lines, each of the right kinds."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}). Write it again as UTF-8") from error
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            yield number, _entry(f"{path}, line {number}", line)
-
-
-def _entry(where: str, line: str) -> dict[str, Any]:
-    try:
-        entry = json.loads(line, object_pairs_hook=_unique)
-        json.dumps(entry, ensure_ascii=False).encode()  # fails for half a surrogate pair
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: no sound JSON ({error}); write one object a line") from error
-    if not isinstance(entry, dict) or "file_name" not in entry:
-        raise InputError(
-            f"{where}: {line.strip()[:80]} is no object with a file_name; name the audio file"
-        )
-    for key, kind in _KEYS.items():
-        if key in entry and not kind.accepts(entry[key]):
-            raise InputError(f"{where}: {key} is {entry[key]!r}; give {kind.words}")
-    return entry
 
 
 def _track(folder: Path, entry: Mapping[str, Any]) -> tuple[Track, str | None]:
@@ -234,12 +207,3 @@ def _why(skipped: list[Skipped]) -> str:
         return "; write one for each audio file"
     shown = "; ".join(f"{s.file_name!r}: {s.reason}" for s in skipped[:_SHOWN])
     return f", such as {shown}"
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice!r} is there twice")
-    return found

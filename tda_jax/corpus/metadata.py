@@ -1,10 +1,10 @@
 """metadata.jsonl: one JSON object a line about each track, checked line by line."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tda_jax import strict_json
 from tda_jax.errors import InputError
 from tda_jax.kinds import BOOL, COUNT, Kind, is_whole
 
@@ -48,16 +48,10 @@ def read_metadata(path: Path) -> dict[str, Record]:
             there twice or has a value of the wrong kind; an id has two lines. The message gives
             the number of the line.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}). Write it again as UTF-8") from error
     records: dict[str, Record] = {}
     first: dict[str, int] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        name, record = _parse(f"{path}, line {number}", line)
+    for number, entry in strict_json.objects(path, "id", "give it one", _KEYS):
+        name, record = entry["id"], _record(entry)
         if name in records:
             raise InputError(
                 f"{path}, line {number}: the id {name!r} is on line {first[name]} too; keep one"
@@ -66,28 +60,9 @@ def read_metadata(path: Path) -> dict[str, Record]:
     return records
 
 
-def _parse(where: str, line: str) -> tuple[str, Record]:
-    try:
-        entry = json.loads(line, object_pairs_hook=_unique)
-        json.dumps(entry, ensure_ascii=False).encode()  # fails for half a surrogate pair
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: no sound JSON ({error}); write one object a line") from error
-    if not isinstance(entry, dict) or "id" not in entry:
-        raise InputError(f"{where}: {line.strip()[:80]} is no object with an id; give it one")
-    for key, kind in _KEYS.items():
-        if key in entry and not kind.accepts(entry[key]):
-            raise InputError(f"{where}: {key} is {entry[key]!r}; give {kind.words}")
+def _record(entry: Mapping[str, Any]) -> Record:
     part = entry.get(QUERY_FRAMES)
     carried = {key: v for key, v in entry.items() if key not in ("id", "frames", "member")}
-    return entry["id"], Record(
+    return Record(
         entry.get("frames"), entry.get("member", True), tuple(part) if part else None, carried
     )
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice!r} is there twice")
-    return found

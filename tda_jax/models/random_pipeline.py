@@ -53,7 +53,7 @@ _CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
-_SCHEDULER = {
+AUDIOLDM_SCHEDULER = {
     "_class_name": "DDIMScheduler",
     "beta_start": 0.0015,
     "beta_end": 0.0195,
@@ -62,6 +62,7 @@ _SCHEDULER = {
     "set_alpha_to_one": False,
     "steps_offset": 1,
 }
+"""AudioLDM's noise process, as its scheduler_config.json gives it."""
 
 
 def _component(name: str, seed: int) -> Component:
@@ -87,5 +88,5 @@ def write_random_pipeline(folder: str | Path, seed: int) -> None:
         **{name: [libraries[name], c.record.class_name] for name, c in components.items()},
     }
     save_pipeline(
-        folder, Pipeline(components, schedule_from_config(_SCHEDULER, "default"), index, {})
+        folder, Pipeline(components, schedule_from_config(AUDIOLDM_SCHEDULER, "default"), index, {})
     )

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from tda_jax.errors import InputError
 from tda_jax.models import torch_pickle
+from tda_jax.strict_json import unique
 
 # In the order of preference: diffusers' names and transformers', safetensors before torch.
 _KINDS = (
@@ -175,7 +176,7 @@ def _read_index(path: Path) -> dict[str, str]:
     """Reads tensor name -> file name, and checks that each file lies in the index's own folder."""
     _check_file(path)
     try:
-        content = json.loads(path.read_bytes(), object_pairs_hook=_unique)
+        content = json.loads(path.read_bytes(), object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: no sound json ({error}). {_FETCH}") from error
     weight_map = content.get("weight_map") if isinstance(content, dict) else None
@@ -188,15 +189,6 @@ def _read_index(path: Path) -> dict[str, str]:
         if not os.path.lexists(path.parent / file):
             raise InputError(f"{path}: names {file}, which is missing. Fetch it into the folder")
     return weight_map
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice!r} is there twice")
-    return found
 
 
 def _check_file(path: Path) -> None:
@@ -226,7 +218,7 @@ def _safetensors_header(path: Path) -> dict[str, _Place]:
             pass
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length), object_pairs_hook=_unique)
+            header = json.loads(file.read(length), object_pairs_hook=unique)
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"{path}: no sound safetensors file ({error}). {_FETCH}") from error
     header.pop("__metadata__", None)

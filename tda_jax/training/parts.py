@@ -13,17 +13,6 @@ from tda_jax.models.families import FAMILIES, initialise
 from tda_jax.models.pretrained import Component, Record
 
 Kind = Literal["text", "class"]
-SCHEDULER = {
-    "_class_name": "DDIMScheduler",
-    "beta_start": 0.0015,
-    "beta_end": 0.0195,
-    "beta_schedule": "scaled_linear",
-    "clip_sample": False,
-    "set_alpha_to_one": False,
-    "steps_offset": 1,
-}
-"""AudioLDM's noise process."""
-
 PIPELINES = {"text": "StableDiffusionPipeline", "class": "AudioLDMPipeline"}
 _TEXT_ENCODERS = {"text": "CLIPTextModel", "class": "ClapTextModelWithProjection"}
 _TOKENIZERS = {"text": "clip", "class": "roberta"}

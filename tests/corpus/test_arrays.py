@@ -244,8 +244,8 @@ def test_bad_fields_are_refused(tmp_path, case, packed):
 
 BAD_LINES = {
     "no JSON": (['{"id": "a"}', '{"id": '], r"metadata.jsonl, line 2: no sound JSON"),
-    "a list": ([*lines(), "", "[1]"], r"line 5: \[1\] is no object with an id"),
-    "no id": ([{"title": "A"}], "line 1: .*is no object with an id"),
+    "a list": ([*lines(), "", "[1]"], r"line 5: \[1\] is no object with id"),
+    "no id": ([{"title": "A"}], "line 1: .*is no object with id"),
     "an id by number": ([{"id": 3}], "line 1: id is 3; give a string that is not empty"),
     "an id twice": ([*lines(), {"id": "b"}], "line 4: the id 'b' is on line 2 too"),
     "a key twice": (['{"id": "a", "x": 1, "x": 2}'], "line 1: no sound JSON .'x' is there twice"),

@@ -147,9 +147,9 @@ def test_a_file_that_was_skipped_has_a_line(tmp_path):
     ("entries", "says"),
     [
         (["", "{"], "line 2: no sound JSON"),
-        (["[1]"], r"line 1: \[1\] is no object with a file_name"),
+        (["[1]"], r"line 1: \[1\] is no object with file_name"),
         (["null"], "line 1: null is no object"),
-        ([line(), {"caption": "x"}], "line 2: .* is no object with a file_name"),
+        ([line(), {"caption": "x"}], "line 2: .* is no object with file_name"),
         ([line(), line("")], "line 2: file_name is ''; give a string that is not empty"),
         ([line(3)], "line 1: file_name is 3; give a string"),
         ([line(caption=3)], "line 1: caption is 3; give a string or a list of strings"),

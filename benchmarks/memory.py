@@ -51,6 +51,12 @@ def _grown(run: Callable[[], Any]) -> int:
     return _status("VmHWM") - before
 
 
+def _alive() -> int:
+    """Bytes of the arrays that live; several arrays may stand for the same memory."""
+    shards = [shard.data for x in jax.live_arrays() for shard in x.addressable_shards]
+    return sum({x.unsafe_buffer_pointer(): x.nbytes for x in shards}.values())
+
+
 def _pass(setting: str, kind: str, batch: int) -> tuple[memory.Need, Callable[[], Any]]:
     """What a pass over two tracks is predicted to need, and the pass."""
     made, used = model(setting), devices.local_devices(1)
@@ -73,9 +79,8 @@ def _pass(setting: str, kind: str, batch: int) -> tuple[memory.Need, Callable[[]
     placed = linearised.place(run, *parts)
     need = memory.of_linearised(run, placed, parts[0], 1, 2, examples)
     along = {path: np.zeros((2, *x.shape), np.float32) for path, x in parts[0].items()}
-    return need, lambda: linearised.expand(
-        run, placed, linearised.place_directions(run, [along]), examples, ids
-    )
+    directions = linearised.place_directions(run, [along])
+    return need, lambda: linearised.expand(run, placed, directions, examples, ids)
 
 
 def measure(setting: str, kind: str, batch: int) -> dict[str, float]:
@@ -86,8 +91,7 @@ def measure(setting: str, kind: str, batch: int) -> dict[str, float]:
     need, run = _pass(setting, kind, batch)
     run()
     if jax.default_backend() == "cpu":
-        alive = sum(x.nbytes for x in jax.live_arrays())
-        peak = alive + _grown(run)
+        peak = _alive() + _grown(run)
     else:
         peak = jax.local_devices()[0].memory_stats()["peak_bytes_in_use"]
     return {"predicted": need.peak, "measured": peak, "ratio": need.peak / peak}

@@ -132,6 +132,8 @@ def test_a_group_that_selects_nothing(made, tmp_path):
         ({"query_ids": "work00-v00,work00-v99"}, "no track 'work00-v99'; .*'work00-v0"),
         ({"query_ids": '["work00-v00", "work00-v00"]'}, "name a track twice"),
         ({"query_ids": '["work00-v00"'}, "is no JSON list"),
+        ({"query_ids": ","}, "names no track; give one at least"),
+        ({"query_ids": '[["work00-v00"]]'}, "is no id; give strings"),
         ({"corpus": ""}, "model = .* but no corpus"),
         ({"model": ""}, "corpus = .* but no model"),
         ({"model": "/no/such/folder"}, "/no/such/folder/model_index.json: cannot be read"),

@@ -74,9 +74,11 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path):
     same(run(tmp_path), run(None))
 
 
-def test_a_finished_run_does_no_update(tmp_path):
-    first = run(tmp_path)
-    same(run(tmp_path, stop=0), first)
+@pytest.mark.parametrize("steps", [40, 25])  # of checkpoints every 10 updates
+def test_a_finished_run_does_no_update(tmp_path, steps):
+    recipe = RECIPE._replace(steps=steps)
+    first = run(tmp_path, recipe=recipe)
+    same(run(tmp_path, recipe=recipe, stop=steps - 1), first)  # the last is done, too
 
 
 def test_another_runs_checkpoints_are_refused(tmp_path):

@@ -92,6 +92,26 @@ def test_each_epoch_has_every_track_once(n, batch):
     assert len({tuple(epoch) for epoch in epochs}) > 1
 
 
+def test_a_share_of_the_conditions_is_dropped_and_no_other():
+    given = (jnp.arange(1.0, 4001.0), jnp.ones((4000, 2, 3)))
+    empty = (np.float32(0.0), np.zeros((2, 3), np.float32))
+    got = denoiser._dropped(jax.random.key(0), given, denoiser.Dropout(empty, 0.1))
+    dropped = np.asarray(got[0]) == 0
+    assert abs(dropped.mean() - 0.1) < 4 * np.sqrt(0.09 / 4000)
+    np.testing.assert_array_equal(got[0], np.where(dropped, 0, given[0]))
+    np.testing.assert_array_equal(got[1].any((1, 2)), ~dropped)  # all parts of one together
+    for rate, kept in ((0.0, True), (1.0, False)):
+        all_or_none = denoiser._dropped(jax.random.key(1), given, denoiser.Dropout(empty, rate))
+        assert np.all((np.asarray(all_or_none[0]) > 0) == kept)
+
+
+def test_dropping_nothing_changes_nothing():
+    none = denoiser.Dropout(np.int32(0), 0.0)
+    np.testing.assert_array_equal(run(dropout=none).losses, run().losses)
+    always = denoiser.Dropout(np.int32(0), 1.0)
+    assert not np.array_equal(run(dropout=always).losses, run().losses)
+
+
 def test_timesteps_are_one_from_each_range():
     drawn = collections.Counter()
     for seed in range(500):

@@ -22,6 +22,7 @@ from tda_jax.attribution.contract import Model
 from tda_jax.attribution.plan import plan
 from tda_jax.attribution.prepare import silent
 from tda_jax.attribution.table import Table, tables
+from tda_jax.baselines.likeness import likeness
 from tda_jax.errors import InputError
 from tda_jax.evaluation.synthetic import query_ids
 
@@ -60,9 +61,12 @@ def run(config: ConfigDict, progress: Progress = silent) -> Result:
         model, given.corpus, given.queries, given.settings, given.compute, workdir, clock
     )
     by_query = tables(found, given.corpus, given.settings)
+    alike = likeness(given.queries, given.corpus, given.tracks, given.heard)
     for i, (query, table) in enumerate(by_query.items()):
         clock("tables and figures", i, len(by_query))
-        outputs.write_query(workdir, query, table, given.corpus, given.tracks, found)
+        row = given.queries.ids.index(query)
+        beside = {name: values[row][table.order] for name, values in alike.items()}
+        outputs.write_query(workdir, query, table, beside, given.corpus, given.tracks, found)
     clock("tables and figures", len(by_query), len(by_query))
     content = outputs.summarise(model, given, found, by_query, stages)
     if synthetic:

@@ -15,8 +15,9 @@ from tda_jax.attribution.contract import Model
 from tda_jax.attribution.settings import Compute, Settings
 from tda_jax.attribution.unet import unet_model
 from tda_jax.attribution.units import Tracks, outline, tracks_of
+from tda_jax.baselines.likeness import Pooled
 from tda_jax.corpus import dataset, fitting
-from tda_jax.corpus.arrays import LAYOUTS, read_arrays, read_queries
+from tda_jax.corpus.arrays import LAYOUTS, read_arrays, read_log_mels, read_queries
 from tda_jax.corpus.metadata import QUERY_FRAMES
 from tda_jax.errors import InputError
 from tda_jax.examples import Corpus
@@ -39,6 +40,7 @@ class Inputs(NamedTuple):
         queries: to be attributed.
         settings: what decides the scores.
         compute: devices and batches.
+        heard: pooled log-mels of the queries and of the corpus by id, where there are any.
         warnings: what may be wrong, for people to judge.
     """
 
@@ -47,6 +49,7 @@ class Inputs(NamedTuple):
     queries: Corpus
     settings: Settings
     compute: Compute
+    heard: tuple[Pooled, Pooled]
     warnings: list[str]
 
 
@@ -102,7 +105,9 @@ def read(config: Any, unet: UNetConfig) -> Inputs:
     known.refuse(shapes, corpus, queries, settings)
     warnings = fitting.scale_warnings(corpus, "tracks") + fitting.scale_warnings(queries, "queries")
     warnings += fitting.decoy_warnings(outline(corpus, tracks))
-    return Inputs(corpus, tracks, queries, settings, compute_of(config), warnings)
+    corpus_heard = _heard(Path(config.corpus))
+    heard = (_heard(Path(config.queries)) if config.queries else corpus_heard, corpus_heard)
+    return Inputs(corpus, tracks, queries, settings, compute_of(config), heard, warnings)
 
 
 def unet_config(config: Any) -> UNetConfig:
@@ -181,6 +186,10 @@ def _read(
         found = read_folder(folder, layout)
     fitting.refuse_unfit(found, unet, what, layout)
     return found
+
+
+def _heard(folder: Path) -> Pooled:
+    return (dataset.read_log_mels if dataset.is_dataset(folder) else read_log_mels)(folder)
 
 
 def _queries(config: Any, corpus: Corpus, tracks: Tracks, unet: UNetConfig) -> Corpus:

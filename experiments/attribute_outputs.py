@@ -18,7 +18,7 @@ from tda_jax.attribution.plan import Stage
 from tda_jax.attribution.table import Table, frame_rises
 from tda_jax.attribution.units import Tracks, counts, outline, rows_of
 from tda_jax.examples import Corpus
-from tda_jax.export import with_metadata, write_csv, write_parquet
+from tda_jax.export import Columns, with_metadata, write_csv, write_parquet
 from tda_jax.report import figures
 
 _MIB, _GIB = 2**20, 2**30
@@ -43,7 +43,13 @@ def describe(inputs: Inputs, stages: Mapping[str, Stage]) -> str:
 
 
 def write_query(
-    workdir: Path, query: str, table: Table, corpus: Corpus, tracks: Tracks, run: Run
+    workdir: Path,
+    query: str,
+    table: Table,
+    beside: Columns,
+    corpus: Corpus,
+    tracks: Tracks,
+    run: Run,
 ) -> Path:
     """Writes the table, the figures and, where there are any, the frame maps of a query.
 
@@ -51,11 +57,20 @@ def write_query(
     several units, one for each of them, by window and then caption within a track. The frames of
     windows are not averaged together. `frame_rise.csv` then names the rows.
 
+    Args:
+        workdir: of the run.
+        query: its id.
+        table: its results.
+        beside: other columns in the order of the table's rows, such as similarities.
+        corpus: units of tracks.
+        tracks: of the corpus.
+        run: that the table is of.
+
     Returns:
         The query's folder.
     """
     folder = query_folder(workdir, query)
-    columns = with_metadata(table.columns, [tracks.metadata[i] for i in table.order])
+    columns = with_metadata({**table.columns, **beside}, [tracks.metadata[i] for i in table.order])
     write_csv(folder / "scores.csv", columns)
     write_parquet(folder / "scores.parquet", columns)
     if len(table.unscored) < len(table.order):

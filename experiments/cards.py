@@ -2,8 +2,9 @@
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 from absl import app, flags, logging
@@ -12,13 +13,18 @@ from ml_collections import config_flags
 from tda_jax.errors import InputError
 
 
-def start(main: Callable[[Any], Any], card: str) -> None:
+def start(
+    main: Callable[[Any], Any], card: str, short: Mapping[str, str] = MappingProxyType({})
+) -> None:
     """Runs an entry point on a card; an error is one line and status 1.
 
     Args:
         main: called with the card, a ConfigDict.
         card: the card's file where the flag `--config` names no other.
+        short: flags that stand for settings: {"workdir": "config.workdir"} reads `--workdir=DIR`
+            and `--workdir DIR` as `--config.workdir`.
     """
+    sys.argv = [sys.argv[0], *(_spelled_out(arg, short) for arg in sys.argv[1:])]
     with _known_settings(sys.argv):
         config = config_flags.DEFINE_config_file("config", card)
 
@@ -39,6 +45,14 @@ def start(main: Callable[[Any], Any], card: str) -> None:
             raise SystemExit(f"error: {error}") from error
 
     app.run(body, flags_parser=parse)
+
+
+def _spelled_out(arg: str, short: Mapping[str, str]) -> str:
+    """An argument, with the setting's own name in place of a short flag."""
+    found = re.fullmatch(r"--?([\w-]+)(=.*)?", arg, re.DOTALL)
+    if found is None or found[1] not in short:
+        return arg
+    return f"--{short[found[1]]}{found[2] or ''}"
 
 
 def warn(message: str) -> None:

@@ -37,7 +37,7 @@ class Bars:
         if self._bar is None or self._bar.desc.removesuffix(": ") != stage:
             self.close()
             # What was there before this run started counts as done, but not in the rate.
-            unit = f" {_UNITS.get(stage, _UNIT)}"
+            unit = f" {_unit(stage)}"
             self._bar = tqdm(desc=stage, total=total, initial=done, unit=unit, dynamic_ncols=True)
         self._bar.update(done - self._bar.n)
         if done >= total:
@@ -59,6 +59,11 @@ class Bars:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _unit(stage: str) -> str:
+    """What a stage counts: "training the VAE" counts what "training" does."""
+    return next((unit for name, unit in _UNITS.items() if stage.startswith(name)), _UNIT)
 
 
 class Clock:

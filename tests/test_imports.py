@@ -106,7 +106,7 @@ FLOORS = {
         "design",
         "music",
     ],
-    "baselines": ["similarity"],
+    "baselines": ["similarity", "likeness"],
     "evaluation": [
         "ranking",
         "synthetic",

@@ -111,6 +111,20 @@ def log_mel(
     return out.reshape(*waves.shape[:-1], frames, settings.mels)
 
 
+def pooled(mel: Float[np.ndarray, "frames mels"], valid: int) -> Float32[np.ndarray, "2 mels"]:
+    """What a log-mel sounds like whatever its length: its mean and spread over time.
+
+    Args:
+        mel: of one window.
+        valid: frames from the first that see the recording, 1 at least.
+
+    Returns:
+        The mean of each mel over the valid frames, and its standard deviation.
+    """
+    heard = mel[:valid].astype(np.float64)
+    return np.stack([heard.mean(axis=0), heard.std(axis=0)]).astype(np.float32)
+
+
 def valid_frames(samples: int, window: int, settings: MelSettings | None = None) -> int:
     """How many frames of a padded wave see the recording.
 

@@ -1,4 +1,4 @@
-"""What attribution must beat: likeness of latents, likeness of conditions, and chance.
+"""What attribution must beat: likeness of latents, conditions and sound, and chance.
 
 Each gives scores (queries, n) from queries and tracks; higher is more alike.
 """
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float, Float64
 
 from tda_jax.errors import InputError
 from tda_jax.examples import Example
@@ -63,6 +63,38 @@ def condition_similarity(queries: Example, corpus: Example) -> Float64[np.ndarra
     with np.errstate(invalid="ignore"):
         query, track = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in vectors)
     return query @ track.T
+
+
+def log_mel_similarity(
+    queries: Float[np.ndarray, "queries 2 _"], corpus: Float[np.ndarray, "n 2 _"]
+) -> Float64[np.ndarray, "queries n"]:
+    """Cosine of how two recordings sound over time as a whole: their timbre and level of detail.
+
+    Of pooled log-mels, each of their numbers standardised over the corpus, so that what all of its
+    tracks have in common counts for nothing; a number in which no track differs is left out.
+
+    Args:
+        queries: means and spreads, see `audio.mel.pooled`.
+        corpus: likewise.
+
+    Returns:
+        -1 .. 1; nan for one that is the corpus's mean in everything.
+
+    Raises:
+        InputError: the numbers of mels differ.
+    """
+    if queries.shape[1:] != corpus.shape[1:]:
+        raise InputError(
+            f"pooled log-mels of {queries.shape[1:]} and {corpus.shape[1:]} have no cosine; give "
+            "queries and tracks of one spectrogram"
+        )
+    x, y = (z.reshape(len(z), -1).astype(np.float64) for z in (queries, corpus))
+    middle, spread = y.mean(axis=0), y.std(axis=0)
+    kept = spread > 0
+    x, y = ((z - middle)[:, kept] / spread[kept] for z in (x, y))
+    with np.errstate(invalid="ignore"):
+        x, y = (z / np.linalg.norm(z, axis=1, keepdims=True) for z in (x, y))
+    return x @ y.T
 
 
 def chance(

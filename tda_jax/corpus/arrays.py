@@ -5,11 +5,13 @@
     text/        or text.npz        (tokens, textdim)       optional
     text_mask/   or text_mask.npz   (tokens,)               optional: 1 where there is a token
     mask/        or mask.npz        (frames,)               optional: 1 where a frame is music
+    log_mel/     or log_mel.npz     (2, mels), pooled       optional: `audio.mel.pooled`
     metadata.jsonl                  one JSON object a line  optional
 
-A folder holds `<id>.npy` files; in nested folders the id is the path below, "album/song". An `.npz`
-has the ids as keys. A line of metadata has `id`, and may have `frames` (how many frames from the
-first are music, instead of a mask), `member` (false for a decoy) and anything else, which is
+Pooled log-mels enter into no score: similarity of sound, which is shown beside the scores, is of
+them. A folder holds `<id>.npy` files; in nested folders the id is the path below, "album/song".
+An `.npz` has the ids as keys. A line of metadata has `id`, and may have `frames` (how many frames
+from the first are music, instead of a mask), `member` (false for a decoy) and anything else, which is
 carried along to the results.
 """
 
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from tda_jax import fingerprint
 from tda_jax.artifact import whole_file
@@ -33,6 +36,7 @@ LAYOUTS = ("HWC", "CHW")
 _METADATA = "metadata.jsonl"
 _AXES = {"embedding": 1, "text": 2, "text_mask": 1, "mask": 1}
 _NAMES = ("latent", *_AXES)
+_LOG_MEL = "log_mel"
 _WORDS = {"embedding": "(classdim,)", "text": "(tokens, textdim)"}
 _WORDS |= {"text_mask": "(tokens,)", "mask": "(frames,)"}
 
@@ -80,6 +84,30 @@ def read_queries(folder: Path, layout: str = "HWC") -> Corpus:
                     "its mask has no valid frame; give a part that has music"
                 )
     return queries._replace(examples=queries.examples._replace(mask=masks))
+
+
+def read_log_mels(folder: Path) -> dict[str, Float[np.ndarray, "2 mels"]]:
+    """The pooled log-mels of a folder by id; empty where it holds none.
+
+    Raises:
+        InputError: an array cannot be read, is misshapen or not finite.
+    """
+    place = fields.find(folder, _LOG_MEL)
+    if place is None:
+        return {}
+    field = fields.read_headers(place)
+    if len(field.shape) != 2 or field.shape[0] != 2 or field.dtype.kind != "f":
+        raise InputError(f"{place}: {_LOG_MEL} is {field.dtype} {field.shape}; give (2, mels)")
+    ids = sorted(field.ids)
+    rows = np.empty((len(ids), *field.shape), field.dtype)
+    fields.read_rows(field, ids, rows)
+    return dict(zip(ids, rows, strict=True))
+
+
+def save_log_mels(folder: Path, ids: Sequence[str], rows: Float[np.ndarray, "n 2 mels"]) -> None:
+    """Writes pooled log-mels into a folder that `save_arrays` wrote, in place of what was there."""
+    with whole_file(folder / f"{_LOG_MEL}.npz") as part:
+        _write_npz(part, ids, rows)
 
 
 def save_arrays(folder: Path, corpus: Corpus) -> None:
@@ -183,10 +211,11 @@ def _refuse_unknown(folder: Path) -> None:
     """Refuses arrays under a name that is no field, which would be left out without a word."""
     for path in sorted(folder.iterdir()):
         arrays = path.suffix in (".npy", ".npz") or (path.is_dir() and any(path.rglob("*.npy")))
-        known = path.name in _NAMES or (path.suffix == ".npz" and path.stem in _NAMES)
+        names = (*_NAMES, _LOG_MEL)
+        known = path.name in names or (path.suffix == ".npz" and path.stem in names)
         if arrays and not known and not path.name.startswith("."):
             raise InputError(
-                f"{path}: holds arrays but is no field; the fields are {_NAMES}, each a folder of "
+                f"{path}: holds arrays but is no field; the fields are {names}, each a folder of "
                 "<id>.npy or an .npz with the ids as keys. Rename it, or move it elsewhere"
             )
 

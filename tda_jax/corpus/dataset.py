@@ -36,6 +36,7 @@ class Row(NamedTuple):
         start: of the window within the track, in seconds.
         mean: (frames, bins, channels), of the latent's posterior, in the network's scaling.
         std: the same for its standard deviation.
+        log_mel: of the window, pooled over time; see `audio.mel.pooled`.
         frames: latent frames from the first that see music; the rest see padding alone.
         captions: of the track, one or more.
         condition: of the model for each caption: parts with a leading axis of captions.
@@ -48,6 +49,7 @@ class Row(NamedTuple):
     start: float
     mean: Float[np.ndarray, "frames bins channels"]
     std: Float[np.ndarray, "frames bins channels"]
+    log_mel: Float[np.ndarray, "2 mels"]
     frames: int
     captions: Sequence[str]
     condition: Condition
@@ -149,8 +151,7 @@ def read_dataset(folder: Path) -> Corpus:
         InputError: see `read_rows`.
     """
     units = [(row, i) for row in read_rows(folder) for i in range(len(row.captions))]
-    several = {row.id for row, i in units if i}
-    ids = [f"{row.id} caption {i + 1}" if row.id in several else row.id for row, i in units]
+    ids = [_unit(row, i) for row, i in units]
     masks = np.stack([np.arange(len(row.mean)) < row.frames for row, _ in units])
     return corpus_of(
         ids,
@@ -160,6 +161,21 @@ def read_dataset(folder: Path) -> Corpus:
         np.array([row.member for row, _ in units]),
         [_carried(row, i) for row, i in units],
     )
+
+
+def read_log_mels(folder: Path) -> dict[str, Float[np.ndarray, "2 mels"]]:
+    """The pooled log-mel of each unit of `read_dataset`, by its id.
+
+    Raises:
+        InputError: see `read_rows`.
+    """
+    rows = read_rows(folder)
+    return {_unit(row, i): row.log_mel for row in rows for i in range(len(row.captions))}
+
+
+def _unit(row: Row, i: int) -> str:
+    """The id of a window with one of its captions; the window's own where there is only one."""
+    return f"{row.id} caption {i + 1}" if len(row.captions) > 1 else row.id
 
 
 def _carried(row: Row, i: int) -> dict[str, Any]:
@@ -185,6 +201,7 @@ def _row(found: Mapping[str, Any]) -> Row:
         float(found["start"]),
         found["mean"],
         found["std"],
+        found["log_mel"],
         int(found["frames"]),
         [text(c) for c in found["captions"]],
         condition,
@@ -212,6 +229,7 @@ def _features(row: Row) -> tfds.features.FeaturesDict:
             "start": tfds.features.Scalar(np.float32),
             "mean": array(row.mean),
             "std": array(row.std),
+            "log_mel": array(row.log_mel),
             "frames": tfds.features.Scalar(np.int32),
             "captions": tfds.features.Sequence(text),
             **conditions,

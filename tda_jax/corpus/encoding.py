@@ -17,7 +17,14 @@ from jaxtyping import Array, Float, Int
 from tda_jax import artifact, devices, fingerprint
 from tda_jax import params as tree
 from tda_jax.audio import reading
-from tda_jax.audio.mel import MelSettings, latent_frames, log_mel, prepare, valid_frames
+from tda_jax.audio.mel import (
+    MelSettings,
+    latent_frames,
+    log_mel,
+    pooled,
+    prepare,
+    valid_frames,
+)
 from tda_jax.errors import InputError
 from tda_jax.models.pretrained import Component
 
@@ -73,6 +80,7 @@ class Encoded(NamedTuple):
         frames: valid latent frames.
         mean: (n, frames, bins, channels).
         std: the same.
+        log_mel: (n, 2, mels), pooled over time; see `audio.mel.pooled`.
         skipped: id -> why nothing of that file is there.
     """
 
@@ -81,6 +89,7 @@ class Encoded(NamedTuple):
     frames: Int[np.ndarray, " n"]
     mean: Float[np.ndarray, "n frames bins channels"]
     std: Float[np.ndarray, "n frames bins channels"]
+    log_mel: Float[np.ndarray, "n 2 mels"]
     skipped: dict[str, str]
 
 
@@ -189,6 +198,7 @@ def _chunk(
         arrays["frames"] = np.array(
             [latent_frames(int(n), vae.module.config.factor) for n in seen.frames], np.int32
         )
+        arrays["log_mel"] = _pooled(seen)
         artifact.save(path, arrays, made_of, {"skipped": seen.skipped})
     found, notes = artifact.load(path, made_of)
     ids = [files[i].id for i in found.pop("file")]
@@ -204,6 +214,11 @@ def _posteriors(
         shape = (0, frames // c.factor, mels // c.factor, c.latent_channels)
         return {"mean": np.empty(shape, np.float32), "std": np.empty(shape, np.float32)}
     return devices.results(mapped, placed, lambda positions: seen.mel[positions], n)
+
+
+def _pooled(seen: Spectrograms) -> np.ndarray:
+    rows = [pooled(mel, int(n)) for mel, n in zip(seen.mel, seen.frames, strict=True)]
+    return np.stack(rows) if rows else np.empty((0, 2, seen.mel.shape[2]), np.float32)
 
 
 def _mel(window: reading.Window, length: int, settings: MelSettings) -> np.ndarray:

@@ -54,6 +54,7 @@ class Track(NamedTuple):
 
     Attributes:
         id: its name in everything that follows.
+        file_name: as its line gives it, relative to the folder.
         path: of the file.
         captions: at least one, none of them blank.
         title: None where the metadata does not say.
@@ -63,6 +64,7 @@ class Track(NamedTuple):
     """
 
     id: str
+    file_name: str
     path: Path
     captions: tuple[str, ...]
     title: str | None
@@ -164,6 +166,7 @@ def _track(folder: Path, entry: Mapping[str, Any]) -> tuple[Track, str | None]:
     captions = [captions] if isinstance(captions, str) else captions
     track = Track(
         id=entry.get("id", os.path.splitext(PurePosixPath(name).as_posix())[0]),
+        file_name=name,
         path=folder / name,
         captions=tuple(text for text in captions if text.strip()),
         title=entry.get("title"),

@@ -58,6 +58,7 @@ def pack(
                     start,
                     np.float32(vae.scaling_factor) * (chunk.mean[i] - np.float32(vae.shift_factor)),
                     np.float32(vae.scaling_factor) * chunk.std[i],
+                    chunk.log_mel[i],
                     int(chunk.frames[i]),
                     track.captions,
                     jax.tree.map(lambda x, which=which: x[which], made),
@@ -68,5 +69,5 @@ def pack(
 
 
 def _carried(track: Track) -> Mapping[str, Any]:
-    named = {"title": track.title, "artist": track.artist}
+    named = {"title": track.title, "artist": track.artist, "file_name": track.file_name}
     return {**track.carried, **{k: v for k, v in named.items() if v is not None}}

@@ -4,7 +4,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tda_jax.baselines import similarity
-from tda_jax.baselines.similarity import chance, condition_similarity, latent_similarity
+from tda_jax.baselines.similarity import (
+    chance,
+    condition_similarity,
+    latent_similarity,
+    log_mel_similarity,
+)
 from tda_jax.errors import InputError
 from tda_jax.examples import Example
 from tda_jax.models.denoiser import Condition
@@ -150,3 +155,30 @@ def test_chance_is_uniform_and_changes_with_the_seed():
     assert np.sum((counts - 1000) ** 2 / 1000) < 43.8  # chi-squared, 19 degrees, 0.1 %
     assert abs(np.corrcoef(scores.ravel(), others.ravel())[0, 1]) < 0.03
     assert abs(np.corrcoef(scores)[0, 1:]).max() < 0.15
+
+
+def test_log_mel_similarity_is_a_cosine_of_numbers_standardised_over_the_corpus():
+    rng = np.random.default_rng(3)
+    corpus, queries = rng.normal(size=(6, 2, 3)), rng.normal(size=(2, 2, 3))
+    corpus[:, 1, 2] = 0.5  # what no track differs in is left out
+    found = log_mel_similarity(queries, corpus)
+    flat = [[x for row in one for x in row][:5] for one in corpus.tolist()]
+    asked = [[x for row in one for x in row][:5] for one in queries.tolist()]
+    middle = [sum(column) / 6 for column in zip(*flat, strict=True)]
+    spread = [
+        (sum((x - m) ** 2 for x in column) / 6) ** 0.5
+        for column, m in zip(zip(*flat, strict=True), middle, strict=True)
+    ]
+
+    def standard(row):
+        return [(x - m) / s for x, m, s in zip(row, middle, spread, strict=True)]
+
+    for q in range(2):
+        for i in range(6):
+            expected = plain_cosine(standard(asked[q]), standard(flat[i]))
+            assert found[q, i] == pytest.approx(expected, rel=1e-9)
+    # Louder recordings, or another equaliser for all of them, change nothing.
+    shifted = log_mel_similarity(3 * queries + 1, 3 * corpus + 1)
+    np.testing.assert_allclose(shifted, found, rtol=1e-9)
+    with pytest.raises(InputError, match="have no cosine"):
+        log_mel_similarity(queries[:, :, :2], corpus)

@@ -19,7 +19,8 @@ def row(name, captions, member=True, start=0.0, track=None):
     text = RNG.standard_normal((n, 5, 7)).astype(np.float32)
     condition = Condition(None, text, np.arange(5)[None] < np.arange(2, n + 2)[:, None])
     return dataset.Row(
-        name, track or name, member, start, mean, std, 4, captions, condition, {"artist": "Zoë"}
+        *(name, track or name, member, start, mean, std, RNG.standard_normal((2, 7)).astype(np.float32)),
+        *(4, captions, condition, {"artist": "Zoë"}),
     )
 
 
@@ -42,11 +43,12 @@ def test_rows_come_back(tmp_path):
     for got, wanted in zip(found, ROWS, strict=True):
         np.testing.assert_array_equal(got.mean, wanted.mean)
         np.testing.assert_array_equal(got.std, wanted.std)
+        np.testing.assert_array_equal(got.log_mel, wanted.log_mel)
         np.testing.assert_array_equal(got.condition.text, wanted.condition.text)
         np.testing.assert_array_equal(got.condition.text_mask, wanted.condition.text_mask)
         assert got.condition.embedding is None
         assert got[:4] == wanted[:4]
-        assert got[6:8] == wanted[6:8]
+        assert got[7:9] == wanted[7:9]
         assert got.metadata == wanted.metadata
     assert dataset.made_of(tmp_path / "data") == {"vae": "1"}
 
@@ -67,6 +69,13 @@ def test_a_corpus_has_a_track_for_each_window_and_caption(tmp_path):
     first = {"artist": "Zoë", "track": "a", "caption": "zwei – 二", "window_start": 0.0}
     assert corpus.metadata[1] == first
     assert [m["track"] for m in corpus.metadata] == ["a", "a", "b", "c", "c"]
+
+
+def test_each_unit_has_the_log_mel_of_its_window(tmp_path):
+    found = dataset.read_log_mels(written(tmp_path))
+    assert list(found) == ["b", "a caption 1", "a caption 2", "c@0", "c@5"]
+    np.testing.assert_array_equal(found["a caption 2"], ROWS[1].log_mel)
+    np.testing.assert_array_equal(found["c@5"], ROWS[3].log_mel)
 
 
 def test_it_is_written_once_and_never_over_another(tmp_path):

@@ -77,6 +77,11 @@ def test_a_window_is_what_each_step_gives(folder, tmp_path):
             wanted = by_hand(folder, name)
             np.testing.assert_allclose(chunk.mean[i], wanted.mean, rtol=0, atol=1e-5)
             np.testing.assert_allclose(chunk.std[i], wanted.std, rtol=0, atol=1e-5)
+            wave, _ = soundfile.read(folder / f"{name}.wav", dtype="float32")
+            length = round(CUT.seconds * MEL.rate)
+            heard = log_mel(prepare(wave[:length], length), MEL)[: 33 if name == "b" else None]
+            by_time = np.stack([heard.mean(axis=0), heard.std(axis=0)])
+            np.testing.assert_allclose(chunk.log_mel[i], by_time, rtol=0, atol=1e-4)
     assert chunks[0].mean.shape == (2, 16, 16, 8)
     # 0.3 s are 4,800 samples: the last of them is under the windows of 33 frames.
     assert chunks[0].frames.tolist() == [16, 9]
@@ -146,9 +151,9 @@ def conditions(captions):
 
 def test_rows_have_the_networks_scaling_and_their_captions(folder, tmp_path):
     tracks = [
-        Track("a", folder / "a.wav", ("long one", "x"), "T", None, "train", {"key": "D"}),
-        Track("c", folder / "c.wav", ("x",), None, "Ann", "test", {}),
-        Track("bad", folder / "bad.wav", ("yy",), None, None, "train", {}),
+        Track("a", "a.wav", folder / "a.wav", ("long one", "x"), "T", None, "train", {"key": "D"}),
+        Track("c", "c.wav", folder / "c.wav", ("x",), None, "Ann", "test", {}),
+        Track("bad", "bad.wav", folder / "bad.wav", ("yy",), None, None, "train", {}),
     ]
     chunks = encode(folder, tmp_path, ["a", "c", "bad"], cut=Cut(0.64, None, None))
     config = vae().module.config
@@ -163,8 +168,8 @@ def test_rows_have_the_networks_scaling_and_their_captions(folder, tmp_path):
     np.testing.assert_allclose(first.std, scale * by_hand(folder, "a").std, rtol=1e-5, atol=1e-5)
     assert first.condition.text[:, 0, 0].tolist() == [8, 1]
     assert first.condition.embedding is None
-    assert first.metadata == {"key": "D", "title": "T"}
-    assert packed.rows[1].metadata == {"artist": "Ann"}
+    assert first.metadata == {"key": "D", "title": "T", "file_name": "a.wav"}
+    assert packed.rows[1].metadata == {"artist": "Ann", "file_name": "c.wav"}
     dataset.write_dataset(tmp_path / "data", packed.rows, {"of": "a test"})
     assert dataset.read_dataset(tmp_path / "data").ids == (
         "a caption 1",

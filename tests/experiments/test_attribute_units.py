@@ -26,6 +26,7 @@ ROWS = [
     ("unseen", "unseen", False, 0.0, ("odd",)),
     ("unheard", "unheard", False, 0.0, ("odd",)),
 ]
+HEARD = np.random.default_rng(1).standard_normal((6, 2, 4)).astype(np.float32)
 UNITS = ["long@0 caption 1", "long@0 caption 2", "long@8 caption 1", "long@8 caption 2"]
 
 
@@ -44,7 +45,8 @@ def made(tmp_path_factory):
         condition = Condition(None, data.condition.text[texts], data.condition.text_mask[texts])
         mean, about = data.latent[i], {"artist": track.upper()}
         row = dataset.Row(
-            *(name, track, member, start, mean, np.ones_like(mean), 8, captions, condition, about)
+            *(name, track, member, start, mean, np.ones_like(mean)),
+            *(HEARD[i], 8, captions, condition, about),
         )
         rows.append(row)
     dataset.write_dataset(workdir / "data", rows, {"of": "a test"})
@@ -105,6 +107,24 @@ def test_scores_are_of_tracks(ran):
         (row,) = (row for row in rows if row["id"] == own)
         assert (str(query["self_rank"]), row["q_value"]) == (row["rank"], "")
         assert result.tables[query["id"]].own == own
+
+
+def test_similarities_stand_beside_the_scores(ran):
+    workdir, result = ran
+    # Units are windows and captions, so the long track's windows count twice each.
+    twice = np.concatenate([HEARD[[0, 0, 1, 1]], HEARD[2:]]).reshape(8, -1).astype(np.float64)
+    z = (twice - twice.mean(axis=0)) / twice.std(axis=0)
+    z /= np.linalg.norm(z, axis=1, keepdims=True)
+    alike = z @ z[2]  # to the second window of the long track
+    wanted = {"long": alike[:4].mean(), "short": alike[4], "other": alike[5]}
+    rows = rows_of(workdir / result.summary["queries"][0]["folder"] / "scores.csv")
+    for row in rows:
+        if row["id"] in wanted:
+            assert float(row["log_mel_similarity"]) == pytest.approx(wanted[row["id"]], rel=1e-6)
+        assert -1.0 <= float(row["latent_similarity"]) <= 1.0 + 1e-9
+        assert -1.0 <= float(row["condition_similarity"]) <= 1.0 + 1e-9
+    names = list(rows[0])
+    assert names.index("max_start") < names.index("latent_similarity") < names.index("artist")
 
 
 def test_frames_are_of_units_in_the_order_of_the_tracks(ran):

@@ -11,8 +11,8 @@
 Pooled log-mels enter into no score: similarity of sound, which is shown beside the scores, is of
 them. A folder holds `<id>.npy` files; in nested folders the id is the path below, "album/song".
 An `.npz` has the ids as keys. A line of metadata has `id`, and may have `frames` (how many frames
-from the first are music, instead of a mask), `member` (false for a decoy) and anything else, which is
-carried along to the results.
+from the first are music, instead of a mask), `member` (false for a decoy) and anything else, which
+is carried along to the results.
 """
 
 import json

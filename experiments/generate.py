@@ -5,12 +5,12 @@ python -m experiments.generate --config=configs/generate.py --config.model=FOLDE
 """
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import soundfile
 from jaxtyping import Float
@@ -19,16 +19,17 @@ from ml_collections import ConfigDict
 from experiments import cards
 from experiments.attribute_outputs import write_summary
 from experiments.progress import Bars, Clock, Progress
-from tda_jax import examples, fingerprint
+from tda_jax import artifact, examples, fingerprint
 from tda_jax.artifact import whole_file
-from tda_jax.audio.mel import MelSettings, to_wave
-from tda_jax.corpus.arrays import save_arrays
+from tda_jax.audio.mel import MelSettings, pooled
+from tda_jax.corpus.arrays import save_arrays, save_log_mels
 from tda_jax.diffusion.generation import Recipe, generate
 from tda_jax.errors import InputError
 from tda_jax.models import captions
+from tda_jax.models.decoding import decoder
 from tda_jax.models.denoiser import Condition, predict_fn
 from tda_jax.models.folders import SCHEDULER
-from tda_jax.models.pretrained import Component, Pipeline, load_pipeline
+from tda_jax.models.pretrained import Pipeline, load_pipeline
 
 _PARTS = ("unet", "vae", "text_encoder", SCHEDULER)
 _PEAK = 0.9  # of a file of audio, which is scaled to it
@@ -53,18 +54,19 @@ def run(config: ConfigDict, progress: Progress) -> dict[str, Any]:
     ids = [f"piece {i + 1:03d}" for i in range(len(prompts))]
     source = _source(config, pipeline, prompts)
     path = workdir / "summary.json"
+    remedy = f"Give another --config.workdir, or delete {workdir}"
+    artifact.claim(workdir / "made_of.json", source, remedy)
     if path.exists():
-        remedy = f"Give another --config.workdir, or delete {workdir}"
-        there = json.loads(path.read_text(encoding="utf-8"))
-        fingerprint.refuse_other(str(workdir), there["made_of"], source, remedy)
         print(f"{len(ids)} pieces are there already in {workdir}/")
-        return there
-    queries = _queries(config, pipeline, ids, prompts, clock)
-    if not (workdir / "queries").exists():
-        save_arrays(workdir / "queries", queries)
+        return json.loads(path.read_text(encoding="utf-8"))
+    queries = _queries(config, pipeline, ids, prompts, source, clock)
+    made, heard = decoder(pipeline), []
     for i, name in enumerate(ids):
         clock("decoding", i, len(ids))
-        _write_wave(workdir / "audio" / f"{name}.wav", *decode(pipeline, queries, i))
+        mel = made.log_mel(queries.examples.latent[i])
+        heard.append(pooled(mel, len(mel)))
+        _write_wave(workdir / "audio" / f"{name}.wav", made.wave(mel), made.rate)
+    _write_queries(workdir / "queries", queries, np.stack(heard))
     clock("decoding", len(ids), len(ids))
     content = {
         "pieces": [
@@ -79,22 +81,17 @@ def run(config: ConfigDict, progress: Progress) -> dict[str, Any]:
     return content
 
 
-def decode(
-    pipeline: Pipeline, pieces: examples.Corpus, row: int
-) -> tuple[Float[np.ndarray, " samples"], int]:
-    """The wave of a latent and its rate: by the vocoder where there is one, else Griffin-Lim."""
-    vae, vocoder = pipeline.components["vae"], pipeline.components.get("vocoder")
-    c = vae.module.config
-    z = jnp.asarray(pieces.examples.latent[row])[None] / c.scaling_factor + c.shift_factor
-    mel = _decoded(vae)(vae.params, z)[..., 0]
-    if vocoder is None:
-        return to_wave(np.asarray(mel[0])), MelSettings().rate
-    wave = jax.jit(vocoder.module.apply)({"params": vocoder.params}, mel)[0]
-    return np.asarray(wave), vocoder.module.config.sampling_rate
-
-
-def _decoded(vae: Component) -> Any:
-    return jax.jit(lambda params, z: vae.module.apply({"params": params}, z, method="decode"))
+def _write_queries(
+    folder: Path, queries: examples.Corpus, heard: Float[np.ndarray, "n 2 mels"]
+) -> None:
+    """Writes the folder; it is there as a whole or not at all."""
+    if folder.exists():
+        return
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)  # what a kill left
+    save_arrays(part, queries)
+    save_log_mels(part, queries.ids, heard)
+    part.rename(folder)
 
 
 def _load(config: ConfigDict) -> Pipeline:
@@ -104,9 +101,17 @@ def _load(config: ConfigDict) -> Pipeline:
 
 
 def _queries(
-    config: ConfigDict, pipeline: Pipeline, ids: list[str], prompts: list[str], progress: Progress
+    config: ConfigDict,
+    pipeline: Pipeline,
+    ids: list[str],
+    prompts: list[str],
+    source: Mapping[str, Any],
+    progress: Progress,
 ) -> examples.Corpus:
-    """The final latents with the conditions of their prompts and what they were made by."""
+    """The final latents with the conditions of their prompts and what they were made by.
+
+    Each batch is kept when it is done, so that a run that was killed samples it only once.
+    """
     unet, recipe = pipeline.components["unet"], _recipe(config)
     tokenizer = captions.load_tokenizer(Path(config.model) / "tokenizer", config.tokens or None)
     condition = captions.conditions(
@@ -122,9 +127,12 @@ def _queries(
             for i in (np.array(rows), np.full(len(rows), len(ids)))
         )
         names = [ids[i] for i in rows]
-        latents.append(
-            generate(predict, pipeline.schedule, unet.params, names, some, none, shape, recipe)
-        )
+        path = Path(config.workdir) / "latents" / f"{start:06d}.safetensors"
+        batch_of = {**source, "pieces": names}
+        if not path.exists():
+            x = generate(predict, pipeline.schedule, unet.params, names, some, none, shape, recipe)
+            artifact.save(path, {"latent": x}, batch_of, {})
+        latents.append(artifact.load(path, batch_of)[0]["latent"])
     progress("sampling", len(ids), len(ids))
     made = {"negative": config.negative, **recipe._asdict()}
     return examples.corpus_of(

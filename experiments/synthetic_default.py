@@ -1,6 +1,5 @@
 """A model and its corpus where none is given: made once, written as the folders that users have."""
 
-import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -10,8 +9,7 @@ import jax
 import numpy as np
 
 from experiments.progress import Progress
-from tda_jax import fingerprint
-from tda_jax.artifact import whole_file
+from tda_jax.artifact import claim
 from tda_jax.attribution.table import Table
 from tda_jax.corpus.arrays import save_arrays
 from tda_jax.errors import InputError
@@ -49,7 +47,8 @@ def make_corpus(folder: Path, settings: Any) -> Path:
     recipe = {name: settings[name] for name in dict.fromkeys((*_CORPUS, *_TRAINING))}
     corpus = synthetic_corpus(**{name: settings[name] for name in _CORPUS})
     _refuse_training(recipe, int(corpus.members.sum()))
-    _claim(folder / "recipe.json", recipe)
+    remedy = "Give another --config.workdir, or delete that folder to make it again"
+    claim(folder / "recipe.json", recipe, remedy)
     if not (folder / "corpus").exists():
         _save_whole(folder / "corpus", corpus)
     return folder / "corpus"
@@ -118,20 +117,6 @@ def _refuse_training(recipe: dict[str, Any], members: int) -> None:
         raise InputError(
             f"synthetic.learning_rate = {recipe['learning_rate']}; give a finite number above 0"
         )
-
-
-def _claim(path: Path, recipe: dict[str, Any]) -> None:
-    """Writes down what the folder is made from, or refuses a folder of something else."""
-    if not path.exists():
-        with whole_file(path) as part:
-            part.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
-        return
-    try:
-        there = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: damaged ({error}); delete {path.parent}") from error
-    remedy = "Give another --config.workdir, or delete that folder to make it again"
-    fingerprint.refuse_other(str(path.parent), there, recipe, remedy)
 
 
 def _save_whole(folder: Path, corpus: Corpus) -> None:

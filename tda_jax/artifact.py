@@ -85,6 +85,31 @@ def describe(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return json.loads(head["made_of"]), json.loads(head["notes"])
 
 
+def claim(path: Path, made_of: Mapping[str, Any], remedy: str) -> None:
+    """Says in a folder what is made there, before the work; refuses a folder of something else.
+
+    Args:
+        path: a JSON file in the folder; it is written if it is not there.
+        made_of: what decides what is made. Anything that JSON keeps.
+        remedy: what to do where the folder is of something else, as `fingerprint.refuse_other`
+            takes it.
+
+    Raises:
+        InputError: the folder is of something else (the message says which entries differ); the
+            file is damaged; the disk refuses.
+    """
+    here = fingerprint.plain(made_of, "made_of")
+    if not path.exists():
+        with whole_file(path) as part:
+            part.write_text(json.dumps(here, indent=2) + "\n", encoding="utf-8")
+        return
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: damaged ({error}); delete {path.parent}") from error
+    fingerprint.refuse_other(str(path.parent), there, here, remedy)
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Gives a path to write to; only a whole file gets its name, in place of what was there.

@@ -50,16 +50,36 @@ def relations(corpus: Corpus, query: str, likeness: Float[np.ndarray, " n"]) -> 
     """
     itself = np.array([name == query for name in corpus.ids])
     work, caption = (mates(corpus, query, factor) for factor in ("work", "caption"))
-    members, others = corpus.members & ~itself, ~itself
+    return related(itself, corpus.members, work, caption, likeness)
+
+
+def related(
+    itself: Bool[np.ndarray, " n"],
+    members: Bool[np.ndarray, " n"],
+    work: Bool[np.ndarray, " n"],
+    caption: Bool[np.ndarray, " n"],
+    likeness: Float[np.ndarray, " n"],
+) -> Relations:
+    """The relations of a query to tracks, from what they share with it.
+
+    Args:
+        itself: the query.
+        members: trained on.
+        work: of the query's work; what it says of the query itself does not count.
+        caption: under the query's caption; likewise.
+        likeness: of each track to the query.
+    """
+    others = members & ~itself
+    decoys = ~members & ~itself
     return Relations(
         itself,
-        corpus.members,
-        members & work & ~caption,
-        members & ~work,
-        members & caption & ~work,
-        members & ~work & ~caption,
-        ~corpus.members & work & ~caption,
-        others & ~corpus.members & ~work & ~caption,
+        members,
+        others & work & ~caption,
+        others & ~work,
+        others & caption & ~work,
+        others & ~work & ~caption,
+        decoys & work & ~caption,
+        decoys & ~work & ~caption,
         likeness.astype(np.float64),
     )
 

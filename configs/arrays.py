@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.model = ""  # a diffusers pipeline; without model and corpus, both are made
     config.corpus = ""  # dataset or arrays of the tracks to be scored, decoys among them
-    config.queries = ""  # dataset or arrays of the queries; or
+    config.queries = ""  # dataset or arrays of the queries; or, or beside them,
     config.query_ids = ""  # ids of tracks of the corpus: "a,b", or a JSON list
     config.layout = "HWC"  # of the latents: HWC or CHW
     config.workdir = "attribution"  # results; what is there is not computed again

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from tda_jax import devices, examples
+from tda_jax.attribution import by_unlearning
 from tda_jax.attribution import settings as known
 from tda_jax.attribution.contract import Model
 from tda_jax.attribution.settings import Compute, Settings
@@ -66,14 +67,11 @@ def refuse_card(config: Any) -> None:
             f"{given} = {config[given]!r} but no {missing}; give --config.{missing}=FOLDER too, or "
             "neither of them for the synthetic default"
         )
-    if own and bool(config.queries) == bool(config.query_ids):
-        both = "both queries and query_ids" if config.queries else "neither queries nor query_ids"
+    if own and not (config.queries or config.query_ids):
         raise InputError(
-            f"{both} are given; give --config.queries=FOLDER, or --config.query_ids=ID,ID for "
-            "tracks of the corpus"
+            "neither queries nor query_ids are given; give --config.queries=FOLDER, or "
+            "--config.query_ids=ID,ID for tracks of the corpus, or both"
         )
-    if config.queries and config.query_ids:
-        raise InputError("both queries and query_ids are given; give one of them")
     if own and not config.corpus_size:
         raise InputError(
             "corpus_size = 0; give --config.corpus_size=N, the number of tracks that the model was "
@@ -97,7 +95,7 @@ def read(config: Any, unet: UNetConfig) -> Inputs:
     """
     groups = FAMILIES[_UNET].groups(unet)
     group_pattern(groups, config.group)
-    corpus = _read(Path(config.corpus), config.layout, unet, "tracks", read_arrays)
+    corpus = read_corpus(config, unet)
     tracks = tracks_of(corpus)
     queries = _queries(config, corpus, tracks, unet)
     settings = settings_of(config, int(tracks.members.sum()))
@@ -105,9 +103,13 @@ def read(config: Any, unet: UNetConfig) -> Inputs:
     known.refuse(shapes, corpus, queries, settings)
     warnings = fitting.scale_warnings(corpus, "tracks") + fitting.scale_warnings(queries, "queries")
     warnings += fitting.decoy_warnings(outline(corpus, tracks))
-    corpus_heard = _heard(Path(config.corpus))
-    heard = (_heard(Path(config.queries)) if config.queries else corpus_heard, corpus_heard)
+    heard = _heard(config, corpus, queries)
     return Inputs(corpus, tracks, queries, settings, compute_of(config), heard, warnings)
+
+
+def read_corpus(config: Any, unet: UNetConfig) -> Corpus:
+    """Reads the corpus of a card, and refuses one that does not fit the UNet."""
+    return _read(Path(config.corpus), config.layout, unet, "tracks", read_arrays)
 
 
 def unet_config(config: Any) -> UNetConfig:
@@ -188,18 +190,34 @@ def _read(
     return found
 
 
-def _heard(folder: Path) -> Pooled:
+def _heard(config: Any, corpus: Corpus, queries: Corpus) -> tuple[Pooled, Pooled]:
+    """The pooled log-mels of queries and corpus; queries that are tracks have their tracks'."""
+    tracks = log_mels(Path(config.corpus))
+    own = by_unlearning.own_rows(corpus, queries).keys() & tracks.keys()
+    asked = dict(log_mels(Path(config.queries))) if config.queries else {}
+    return asked | {name: tracks[name] for name in own}, tracks
+
+
+def log_mels(folder: Path) -> Pooled:
+    """The pooled log-mels of a dataset or a folder of arrays, by id."""
     return (dataset.read_log_mels if dataset.is_dataset(folder) else read_log_mels)(folder)
 
 
 def _queries(config: Any, corpus: Corpus, tracks: Tracks, unet: UNetConfig) -> Corpus:
-    """The queries: a folder of their own, or rows of the corpus by their ids or their track's."""
+    """The queries: those of a folder, and rows of the corpus by their ids or their track's."""
+    found = []
     if config.queries:
         folder = Path(config.queries)
-        found = _read(folder, config.layout, unet, "queries", read_queries)
+        found.append(_read(folder, config.layout, unet, "queries", read_queries))
         if dataset.is_dataset(folder):
-            _refuse_parts(folder, found)
-        return found
+            _refuse_parts(folder, found[0])
+    if config.query_ids:
+        found.append(_named(config, corpus, tracks))
+    return found[0] if len(found) == 1 else examples.joined(*found)
+
+
+def _named(config: Any, corpus: Corpus, tracks: Tracks) -> Corpus:
+    """Rows of the corpus by the ids that the card gives."""
     wanted = listed(config.query_ids)
     if odd := [name for name in wanted if not isinstance(name, str)]:
         raise InputError(f"query_ids: {odd[0]!r} is no id; give strings")

@@ -122,9 +122,9 @@ def summarise(
     }
 
 
-def write_summary(workdir: Path, content: Mapping[str, Any]) -> Path:
-    """Writes `summary.json`, in place of what was there."""
-    path = workdir / "summary.json"
+def write_summary(workdir: Path, content: Mapping[str, Any], name: str = "summary.json") -> Path:
+    """Writes a JSON file of results, in place of what was there."""
+    path = workdir / name
     with whole_file(path) as part:
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
         part.write_text(text + "\n", encoding="utf-8")

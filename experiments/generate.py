@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import soundfile
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
@@ -20,19 +19,17 @@ from experiments import cards
 from experiments.attribute_outputs import write_summary
 from experiments.progress import Bars, Clock, Progress
 from tda_jax import artifact, examples, fingerprint
-from tda_jax.artifact import whole_file
 from tda_jax.audio.mel import MelSettings, pooled
 from tda_jax.corpus.arrays import save_arrays, save_log_mels
 from tda_jax.diffusion.generation import Recipe, generate
 from tda_jax.errors import InputError
 from tda_jax.models import captions
-from tda_jax.models.decoding import decoder
+from tda_jax.models.decoding import decoder, write_wave
 from tda_jax.models.denoiser import Condition, predict_fn
 from tda_jax.models.folders import SCHEDULER
 from tda_jax.models.pretrained import Pipeline, load_pipeline
 
 _PARTS = ("unet", "vae", "text_encoder", SCHEDULER)
-_PEAK = 0.9  # of a file of audio, which is scaled to it
 
 
 def run(config: ConfigDict, progress: Progress) -> dict[str, Any]:
@@ -65,7 +62,7 @@ def run(config: ConfigDict, progress: Progress) -> dict[str, Any]:
         clock("decoding", i, len(ids))
         mel = made.log_mel(queries.examples.latent[i])
         heard.append(pooled(mel, len(mel)))
-        _write_wave(workdir / "audio" / f"{name}.wav", made.wave(mel), made.rate)
+        write_wave(workdir / "audio" / f"{name}.wav", made.wave(mel), made.rate)
     _write_queries(workdir / "queries", queries, np.stack(heard))
     clock("decoding", len(ids), len(ids))
     content = {
@@ -190,12 +187,6 @@ def _source(config: ConfigDict, pipeline: Pipeline, prompts: list[str]) -> Mappi
         "code": fingerprint.of_code("tda_jax.diffusion.generation", "tda_jax.models.captions"),
         "versions": fingerprint.versions(),
     }
-
-
-def _write_wave(path: Path, wave: Float[np.ndarray, " samples"], rate: int) -> None:
-    peak = np.abs(wave).max()
-    with whole_file(path) as part:
-        soundfile.write(part, wave * (_PEAK / peak if peak > 0 else 1.0), rate, format="WAV")
 
 
 def main(config: ConfigDict) -> None:

@@ -17,6 +17,7 @@ _UNITS = {
     "sampling": "piece",
     "decoding": "piece",
     "encoding": "file",
+    "composing and playing": "file",
     "writing the dataset": "dataset",
     "tables and figures": "query",
 }

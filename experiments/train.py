@@ -17,6 +17,7 @@ from experiments import cards, encode_corpus
 from experiments.attribute_outputs import write_summary
 from experiments.progress import Bars, Clock, Progress
 from tda_jax import devices, fingerprint
+from tda_jax.artifact import whole_file
 from tda_jax.audio.mel import MelSettings
 from tda_jax.corpus import dataset, encoding, folder
 from tda_jax.diffusion.schedules import schedule_from_config
@@ -49,7 +50,6 @@ class _Run(NamedTuple):
     audio: str  # fingerprint of the files and captions trained on
     workdir: Path
     progress: Progress
-    losses: dict[str, Any]
 
 
 def run(config: ConfigDict, progress: Progress) -> dict[str, Any]:
@@ -77,14 +77,14 @@ def run(config: ConfigDict, progress: Progress) -> dict[str, Any]:
         raise InputError(f"{config.audio}: no track has the split 'train'; give some to train on")
     said = [f"{t.id} {list(t.captions)}" for t in members]
     audio = fingerprint.of_text(fingerprint.of_files([t.path for t in members]), *said)
-    made = _Run(config, sizes, members, listing, audio, Path(config.workdir), clock, {})
+    made = _Run(config, sizes, members, listing, audio, Path(config.workdir), clock)
     vae = _vae(made)
     _encoders(made, vae)
     _encode(made, clock)
     _denoiser(made)
     content = {
         "tracks": len(members),
-        "parts": made.losses,
+        "parts": _losses(made.workdir),
         "made_of": {"audio": audio, "config": config.to_dict()},
         "seconds": clock.seconds(),
     }
@@ -266,10 +266,21 @@ def _shown(
 
 
 def _note(run: _Run, part: str, found: Trained) -> None:
-    """Keeps the mean loss of the first and the last tenth of the updates."""
-    tenth = max(1, len(found.losses) // 10)
-    first, last = (float(x.mean()) for x in (found.losses[:tenth], found.losses[-tenth:]))
-    run.losses[part] = {"first": first, "last": last, "updates": len(found.losses)}
+    """Keeps the loss of every update, before the part that it says was trained."""
+    path = run.workdir / "losses" / f"{part}.npy"
+    with whole_file(path) as half, half.open("wb") as file:
+        np.save(file, found.losses)
+
+
+def _losses(workdir: Path) -> dict[str, Any]:
+    """Of each part, the mean loss of the first and the last tenth of the updates."""
+    found = {}
+    for part in ("vae", "text", "denoiser"):
+        losses = np.load(workdir / "losses" / f"{part}.npy")
+        tenth = max(1, len(losses) // 10)
+        first, last = (float(x.mean()) for x in (losses[:tenth], losses[-tenth:]))
+        found[part] = {"first": first, "last": last, "updates": len(losses)}
+    return found
 
 
 def _embed(start: Component) -> contrast.Embed:

@@ -90,6 +90,34 @@ def corpus_of(
     )
 
 
+def joined(first: Corpus, second: Corpus) -> Corpus:
+    """Two corpora as one, in the order of the ids.
+
+    Raises:
+        InputError: an id stands in both; their latents or conditions are of different shapes.
+    """
+    if both := sorted(set(first.ids) & set(second.ids)):
+        raise InputError(f"{both[:_SHOWN]} stand in both; rename them on one side")
+    kinds = [
+        (jax.tree.structure(c.examples), [x.shape[1:] for x in jax.tree.leaves(c.examples)])
+        for c in (first, second)
+    ]
+    if kinds[0] != kinds[1]:
+        raise InputError(
+            f"latents and conditions of the shapes {kinds[0][1]} and {kinds[1][1]} do not go "
+            "together; give those of one window and one model"
+        )
+    together = jax.tree.map(lambda *x: np.concatenate(x), first.examples, second.examples)
+    return corpus_of(
+        [*first.ids, *second.ids],
+        together.latent,
+        together.condition,
+        together.mask,
+        np.concatenate([first.members, second.members]),
+        [*first.metadata, *second.metadata],
+    )
+
+
 def take(corpus: Corpus, rows: Sequence[int] | np.ndarray) -> Corpus:
     """The tracks at some positions, in that order.
 

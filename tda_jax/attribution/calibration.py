@@ -146,7 +146,7 @@ def decoy_match(corpus: Corpus, loss_before: Float[np.ndarray, " n"]) -> dict[st
         "loss_before": loss_before.astype(np.float64),
     }
     members = corpus.members
-    return {name: _difference(f[members], f[~members]) for name, f in factors.items()}
+    return {name: difference(f[members], f[~members]) for name, f in factors.items()}
 
 
 def _standardised(scores: np.ndarray, reference: np.ndarray) -> np.ndarray:
@@ -159,7 +159,10 @@ def _standardised(scores: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return (scores - centre) / (_NORMAL_MAD * spread)
 
 
-def _difference(members: np.ndarray, decoys: np.ndarray) -> Difference:
+def difference(
+    members: Float[np.ndarray, " members"], decoys: Float[np.ndarray, " decoys"]
+) -> Difference:
+    """How far the means lie apart, in standard deviations; nan with fewer than 2 of a side."""
     members, decoys = (x[~np.isnan(x)] for x in (members, decoys))
     if min(len(members), len(decoys)) < 2:
         return Difference(np.nan, np.nan)

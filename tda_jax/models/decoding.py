@@ -1,15 +1,20 @@
 """From latents back to sound: the VAE's log-mels, then the vocoder or Griffin-Lim."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import soundfile
 from jaxtyping import Float
 
+from tda_jax.artifact import whole_file
 from tda_jax.audio.mel import MelSettings, to_wave
 from tda_jax.models.pretrained import Pipeline
+
+_PEAK = 0.9  # of a file of audio, which is scaled to it
 
 
 class Decoder(NamedTuple):
@@ -48,3 +53,10 @@ def decoder(pipeline: Pipeline) -> Decoder:
         return np.asarray(speak(vocoder.params, mel[None])[0])
 
     return Decoder(log_mel, wave, vocoder.module.config.sampling_rate)
+
+
+def write_wave(path: Path, wave: Float[np.ndarray, " samples"], rate: int) -> None:
+    """Writes a WAV file scaled to a peak of 0.9, in place of what was there."""
+    peak = np.abs(wave).max()
+    with whole_file(path) as part:
+        soundfile.write(part, wave * (_PEAK / peak if peak > 0 else 1.0), rate, format="WAV")

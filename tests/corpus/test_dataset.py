@@ -15,11 +15,12 @@ RNG = np.random.default_rng(0)
 
 def row(name, captions, member=True, start=0.0, track=None):
     n = len(captions)
+    heard = RNG.standard_normal((2, 7)).astype(np.float32)
     mean, std = RNG.standard_normal((2, 6, 4, 3)).astype(np.float32)
     text = RNG.standard_normal((n, 5, 7)).astype(np.float32)
     condition = Condition(None, text, np.arange(5)[None] < np.arange(2, n + 2)[:, None])
     return dataset.Row(
-        *(name, track or name, member, start, mean, std, RNG.standard_normal((2, 7)).astype(np.float32)),
+        *(name, track or name, member, start, mean, std, heard),
         *(4, captions, condition, {"artist": "Zoë"}),
     )
 

@@ -127,7 +127,6 @@ def test_a_group_that_selects_nothing(made, tmp_path):
         ({"corpus_size": 11}, "N = 11 is smaller than the 12 training tracks given"),
         ({"corpus_size": 0}, "corpus_size = 0; give --config.corpus_size=N"),
         ({"corpus_size": -1}, "N = -1; give the size of the model's whole training set"),
-        ({"queries": "x"}, "both queries and query_ids are given"),
         ({"query_ids": ""}, "neither queries nor query_ids are given"),
         ({"query_ids": "work00-v00,work00-v99"}, "no track 'work00-v99'; .*'work00-v0"),
         ({"query_ids": '["work00-v00", "work00-v00"]'}, "name a track twice"),

@@ -1,0 +1,118 @@
+"""Says before hours are spent whether checkpoint, corpus, scaling and conditions fit each other.
+
+python -m experiments.preflight --config=configs/preflight.py --config.model=FOLDER
+    --config.corpus=FOLDER --config.workdir=DIR
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from ml_collections import ConfigDict
+
+from experiments import attribute_inputs as inputs
+from experiments import cards
+from experiments.progress import Bars, Clock, Progress
+from tda_jax import devices, examples, keys
+from tda_jax.artifact import claim, whole_file
+from tda_jax.attribution.units import tracks_of
+from tda_jax.errors import InputError
+from tda_jax.evaluation import preflight
+from tda_jax.examples import Corpus
+from tda_jax.models.decoding import decoder, write_wave
+from tda_jax.models.folders import read_json
+from tda_jax.models.pretrained import load_pipeline
+
+
+def run(config: ConfigDict, progress: Progress) -> dict[str, Any]:
+    """Runs a card: chooses tracks, sweeps them, decodes one, and writes the verdict.
+
+    Args:
+        config: as `configs/preflight.py` gives it.
+        progress: told of tracks done.
+
+    Returns:
+        What `preflight.json` holds.
+
+    Raises:
+        InputError: something given cannot be used, before any work.
+    """
+    _refuse(config)
+    clock, workdir = Clock(progress), Path(config.workdir)
+    path = workdir / "preflight.json"
+    corpus = inputs.read_corpus(config, inputs.unet_config(config))
+    model = inputs.load_model(config)
+    names = ("tracks", "strata", "seed")
+    source = {name: config[name] for name in names} | {"checkpoint": model.fingerprint}
+    source |= {"corpus": examples.corpus_fingerprint(corpus)}
+    claim(workdir / "made_of.json", source, "Give another --config.workdir, or delete that folder")
+    if path.exists():
+        content = read_json(path)
+        _say(content, path)
+        return content
+    some = preflight.chosen(corpus, tracks_of(corpus), config.tracks, config.seed)
+    used = devices.local_devices(config.devices or None)
+    found = preflight.losses(
+        model, some, keys.Draws(1, config.strata), config.seed, config.batch, used, clock
+    )
+    heard = inputs.log_mels(Path(config.corpus)).get(some.ids[0])
+    clock("decoding", 0, 1)
+    decoded = _decoded(config, some, workdir / "sample.wav")
+    clock("decoding", 1, 1)
+    content = dict(preflight.as_json(preflight.checks(some, found, decoded, heard)))
+    content |= {"sample": some.ids[0] if decoded is not None else None}
+    content |= {"tracks": len(some.ids), "seconds": clock.seconds()}
+    with whole_file(path) as part:
+        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+        part.write_text(text + "\n", encoding="utf-8")
+    _say(content, path)
+    return content
+
+
+def _refuse(config: ConfigDict) -> None:
+    for name in ("model", "corpus"):
+        if not config[name]:
+            raise InputError(f"no {name} is given; give --config.{name}=FOLDER")
+    for name, least in (("tracks", 2), ("strata", 1), ("batch", 1)):
+        if config[name] < least:
+            raise InputError(f"{name} = {config[name]}; give {least} at least")
+
+
+def _decoded(config: ConfigDict, corpus: Corpus, path: Path) -> Float[np.ndarray, "..."] | None:
+    """The first track's log-mel by the VAE, its valid frames only; its sound goes to a file.
+
+    None where the model's folder has no VAE.
+    """
+    index = read_json(Path(config.model) / "model_index.json")
+    parts = [name for name in ("vae", "vocoder") if index.get(name)]
+    if "vae" not in parts:
+        return None
+    pipeline = load_pipeline(config.model, tuple(parts), cache=config.cache or None)
+    made = decoder(pipeline)
+    mel = made.log_mel(corpus.examples.latent[0])
+    write_wave(path, made.wave(mel), made.rate)
+    # Latent frame t stands for `factor` mel frames.
+    factor = len(mel) // corpus.examples.mask.shape[1]
+    return mel[: int(np.asarray(corpus.examples.mask[0]).sum()) * factor]
+
+
+def _say(content: Mapping[str, Any], path: Path) -> None:
+    marks = {True: "ok    ", False: "FAILED", None: "open  "}
+    for check in content["checks"]:
+        print(f"{marks[check['passed']]} {check['name']}: {check['says']}")
+    print(f"{content['verdict']} wrote {path}")
+
+
+def main(config: ConfigDict) -> None:
+    """Runs the card with bars of progress; a check that failed ends it with status 1."""
+    with Bars() as bars:
+        content = run(config, bars)
+    if not content["passed"]:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    cards.start(main, "configs/preflight.py")

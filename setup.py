@@ -9,12 +9,14 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["tda_jax", "tda_jax.*"]),
+    package_data={"tda_jax.report": ["templates/*"]},
     install_requires=[
         "absl-py>=2.1",
         "flax>=0.12",
         "importlib_resources>=6",  # tensorflow-datasets takes it for granted
         "jax>=0.10",
         "jaxtyping>=0.3",
+        "jinja2>=3.1",
         "librosa>=0.11",
         "matplotlib>=3.9",
         "ml_collections>=1.1",
@@ -22,6 +24,7 @@ setup(
         "numpy>=2.0",
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12",
+        "pillow>=11",
         "pyarrow>=17",
         "safetensors>=0.5",
         "soundfile>=0.13",

@@ -10,7 +10,6 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 from ml_collections import ConfigDict
 
 from experiments import attribute_inputs as inputs
@@ -25,8 +24,6 @@ from tda_jax.attribution.table import Table, tables
 from tda_jax.baselines.likeness import likeness
 from tda_jax.errors import InputError
 from tda_jax.evaluation.synthetic import query_ids
-
-_COMPILED_AFTER = 0.2  # seconds of compiling from which a program is kept
 
 
 class Result(NamedTuple):
@@ -123,9 +120,7 @@ def _say(content: dict[str, Any], by_query: dict[str, Table], path: Path) -> Non
 
 def main(config: ConfigDict) -> None:
     """Runs the card with bars of progress and compiled programs that are kept."""
-    kept = Path(config.cache or Path(config.workdir) / "cache") / "compiled"
-    jax.config.update("jax_compilation_cache_dir", str(kept))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", _COMPILED_AFTER)
+    cards.keep_compiled(Path(config.cache or Path(config.workdir) / "cache"))
     with Bars() as bars:
         run(config, bars)
 

@@ -4,13 +4,17 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from tda_jax.errors import InputError
+
+_COMPILED_AFTER = 0.2  # seconds of compiling from which a program is kept
 
 
 def start(
@@ -53,6 +57,12 @@ def _spelled_out(arg: str, short: Mapping[str, str]) -> str:
     if found is None or found[1] not in short:
         return arg
     return f"--{short[found[1]]}{found[2] or ''}"
+
+
+def keep_compiled(folder: Path) -> None:
+    """Keeps compiled programs in a folder, so that a second run has not to compile them."""
+    jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", _COMPILED_AFTER)
 
 
 def warn(message: str) -> None:

@@ -25,8 +25,6 @@ from tda_jax.export import write_csv
 from tda_jax.models.denoiser import predict_fn
 from tda_jax.report import controls_figures
 
-_COMPILED_AFTER = 0.3  # seconds of compiling that are worth keeping a program for
-
 
 def network(seed: int) -> Network:
     """The small UNet of a seed, before training."""
@@ -98,8 +96,7 @@ def _write(path: Path, text: str) -> None:
 def main(config: ConfigDict) -> None:
     """Runs the card with bars of progress and compiled programs that are kept."""
     jax.config.update("jax_num_cpu_devices", config.cpu_devices)
-    jax.config.update("jax_compilation_cache_dir", str(Path(config.workdir) / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", _COMPILED_AFTER)
+    cards.keep_compiled(Path(config.workdir))
     with Bars() as bars:
         run(config, bars)
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import jax
 from ml_collections import ConfigDict
 from pyarrow import parquet
 
@@ -24,7 +23,6 @@ from tda_jax.errors import InputError
 from tda_jax.evaluation import retrieval
 
 _FEWEST_WORKS = 2
-_COMPILED_AFTER = 0.2  # seconds of compiling from which a program is kept
 _Found = TypeVar("_Found")
 
 
@@ -205,9 +203,7 @@ def _say(content: Mapping[str, Any], rows: list[dict[str, Any]], page: Path, sum
 
 def main(config: ConfigDict) -> None:
     """Runs the card with bars of progress and compiled programs that are kept."""
-    kept = Path(config.workdir) / "cache" / "compiled"
-    jax.config.update("jax_compilation_cache_dir", str(kept))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", _COMPILED_AFTER)
+    cards.keep_compiled(Path(config.workdir) / "cache")
     with Bars() as bars:
         run(config, bars)
 

@@ -21,10 +21,10 @@ from experiments.progress import Bars, Clock, Progress
 from tda_jax import artifact, examples, fingerprint
 from tda_jax.audio.mel import MelSettings, pooled
 from tda_jax.corpus.arrays import save_arrays, save_log_mels
+from tda_jax.corpus.decoding import decoder, write_wave
 from tda_jax.diffusion.generation import Recipe, generate
 from tda_jax.errors import InputError
 from tda_jax.models import captions
-from tda_jax.models.decoding import decoder, write_wave
 from tda_jax.models.denoiser import Condition, predict_fn
 from tda_jax.models.folders import SCHEDULER
 from tda_jax.models.pretrained import Pipeline, load_pipeline

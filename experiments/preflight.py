@@ -19,10 +19,10 @@ from experiments.progress import Bars, Clock, Progress
 from tda_jax import devices, examples, keys
 from tda_jax.artifact import claim, whole_file
 from tda_jax.attribution.units import tracks_of
+from tda_jax.corpus.decoding import decoder, write_wave
 from tda_jax.errors import InputError
 from tda_jax.evaluation import preflight
 from tda_jax.examples import Corpus
-from tda_jax.models.decoding import decoder, write_wave
 from tda_jax.models.folders import read_json
 from tda_jax.models.pretrained import load_pipeline
 

@@ -20,6 +20,7 @@ _UNITS = {
     "composing and playing": "file",
     "writing the dataset": "dataset",
     "tables and figures": "query",
+    "report": "query",
 }
 _UNIT = "track"  # of every other stage
 

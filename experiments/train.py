@@ -17,7 +17,7 @@ from experiments import cards, encode_corpus
 from experiments.attribute_outputs import write_summary
 from experiments.progress import Bars, Clock, Progress
 from tda_jax import devices, fingerprint
-from tda_jax.artifact import whole_file
+from tda_jax.artifact import claim, whole_file
 from tda_jax.audio.mel import MelSettings
 from tda_jax.corpus import dataset, encoding, folder
 from tda_jax.diffusion.schedules import schedule_from_config
@@ -37,6 +37,7 @@ from tda_jax.training.loop import Recipe, Trained
 
 _SHOWS = 10  # updates between two signs of progress
 _TRAINING = ("autoencoder", "contrast", "denoiser", "parts")
+_DECIDES_NOTHING = ("audio", "workdir", "devices", "every")  # of the settings
 _CHUNK, _BATCH = 32, 8  # files and windows at a time
 
 
@@ -78,6 +79,10 @@ def run(config: ConfigDict, progress: Progress) -> dict[str, Any]:
     said = [f"{t.id} {list(t.captions)}" for t in members]
     audio = fingerprint.of_text(fingerprint.of_files([t.path for t in members]), *said)
     made = _Run(config, sizes, members, listing, audio, Path(config.workdir), clock)
+    decides = {k: v for k, v in config.to_dict().items() if k not in _DECIDES_NOTHING}
+    source = {"audio": audio, "config": decides}
+    remedy = "Give another --config.workdir, or delete that folder to train again"
+    claim(made.workdir / "made_of.json", source, remedy)
     vae = _vae(made)
     _encoders(made, vae)
     _encode(made, clock)
@@ -85,7 +90,7 @@ def run(config: ConfigDict, progress: Progress) -> dict[str, Any]:
     content = {
         "tracks": len(members),
         "parts": _losses(made.workdir),
-        "made_of": {"audio": audio, "config": config.to_dict()},
+        "made_of": source,
         "seconds": clock.seconds(),
     }
     path = write_summary(made.workdir, content)
@@ -306,8 +311,7 @@ def _discard(part: Path) -> None:
 
 def main(config: ConfigDict) -> None:
     """Runs the card with bars of progress and compiled programs that are kept."""
-    kept = Path(config.workdir) / "cache" / "compiled"
-    jax.config.update("jax_compilation_cache_dir", str(kept))
+    cards.keep_compiled(Path(config.workdir) / "cache")
     with Bars() as bars:
         run(config, bars)
 

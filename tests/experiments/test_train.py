@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -99,11 +100,22 @@ def test_a_whole_pipeline_is_there_and_generates(finished, tmp_path):
 
 
 def test_a_second_run_trains_nothing(finished, audio):
-    workdir, _, kind = finished
+    workdir, summary, kind = finished
     before = {p: p.stat().st_mtime_ns for p in (workdir / "model").rglob("*") if p.is_file()}
     again = train.run(training(audio, workdir, kind=kind), silent)
-    assert again["parts"] == {}
+    assert again["parts"] == summary["parts"]
     assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+def test_other_settings_or_other_music_are_refused(finished, audio, tmp_path):
+    workdir, _, kind = finished
+    with pytest.raises(InputError, match=r"made from something else: .*seed is 0 there and 1 here"):
+        train.run(training(audio, workdir, kind=kind, seed=1), silent)
+    other = tmp_path / "audio"
+    shutil.copytree(audio, other)
+    soundfile.write(other / "0.wav", np.sin(np.arange(9000) / 9), RATE)
+    with pytest.raises(InputError, match="made from something else: audio is"):
+        train.run(training(other, workdir, kind=kind), silent)
 
 
 @pytest.mark.slow

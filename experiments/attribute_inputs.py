@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from configs.arrays import get_config
+from experiments import cards
 from tda_jax import devices, examples
 from tda_jax.attribution import by_unlearning
 from tda_jax.attribution import settings as known
@@ -60,6 +62,7 @@ def refuse_card(config: Any) -> None:
     Raises:
         InputError: folders that do not go together, or a value that is out of range.
     """
+    cards.refuse_keys(config, get_config(), "configs/arrays.py")
     own = bool(config.model)
     if own != bool(config.corpus):
         given, missing = ("model", "corpus") if own else ("corpus", "model")

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from tda_jax.errors import InputError
 
@@ -57,6 +57,38 @@ def _spelled_out(arg: str, short: Mapping[str, str]) -> str:
     if found is None or found[1] not in short:
         return arg
     return f"--{short[found[1]]}{found[2] or ''}"
+
+
+def refuse_keys(config: ConfigDict, wanted: ConfigDict, card: str) -> None:
+    """Refuses a card that lacks a setting, or has one that nothing reads.
+
+    Args:
+        config: as it was given.
+        wanted: the card with its defaults; what is an empty mapping there may hold anything.
+        card: where it stands, for the message.
+
+    Raises:
+        InputError: names the setting.
+    """
+    where, given = f"{card} has each setting with its default", _names(config, wanted)
+    known = _names(wanted, wanted)
+    if missing := sorted(known - given):
+        raise InputError(f"the card has no setting {missing[0]!r}; {where}")
+    if unknown := sorted(given - known):
+        raise InputError(f"the card has a setting {unknown[0]!r} that nothing reads; {where}")
+
+
+def _names(config: ConfigDict, wanted: ConfigDict, path: str = "") -> set[str]:
+    """The settings of a card by their full names."""
+    found: set[str] = set()
+    for name in config:
+        below = wanted.get(name) if isinstance(wanted, ConfigDict) else None
+        nested = isinstance(below, ConfigDict) and len(below) > 0
+        if nested and isinstance(config[name], ConfigDict):
+            found |= _names(config[name], below, f"{path}{name}.")
+        else:
+            found.add(f"{path}{name}")
+    return found
 
 
 def keep_compiled(folder: Path) -> None:

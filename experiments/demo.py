@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from ml_collections import ConfigDict
 from pyarrow import parquet
 
+from configs.demo import get_config
 from experiments import attribute, cards, generate, preflight, report, train
 from experiments.attribute_outputs import write_summary
 from experiments.progress import Bars, Progress
@@ -111,6 +112,7 @@ def evaluate(workdir: Path, queries: list[str]) -> list[dict[str, Any]]:
 
 
 def _refuse(config: ConfigDict) -> None:
+    cards.refuse_keys(config, get_config(), "configs/demo.py")
     if config.works < _FEWEST_WORKS:
         raise InputError(f"works = {config.works}; give {_FEWEST_WORKS} at least")
     if not 1 <= config.queries <= config.works:

@@ -5,12 +5,14 @@ python -m experiments.encode_corpus --config=configs/encode_corpus.py --config.a
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from configs.encode_corpus import get_config
 from experiments import cards
 from experiments.attribute_outputs import write_summary
 from experiments.progress import Bars, Clock, Progress
@@ -18,13 +20,14 @@ from tda_jax import devices, fingerprint
 from tda_jax.audio.mel import MelSettings
 from tda_jax.corpus import dataset, encoding, folder, packing
 from tda_jax.errors import InputError
+from tda_jax.export import write_csv
 from tda_jax.models import captions
 from tda_jax.models.denoiser import Condition
 from tda_jax.models.pretrained import Pipeline, load_pipeline
 
 
 def run(config: ConfigDict, progress: Progress) -> dict[str, Any]:
-    """Runs a card: lists, reads, encodes, writes the dataset and a summary.
+    """Runs a card: lists, reads, encodes, writes the dataset, a summary and what was skipped.
 
     Args:
         config: as `configs/encode_corpus.py` gives it.
@@ -34,16 +37,50 @@ def run(config: ConfigDict, progress: Progress) -> dict[str, Any]:
         What `summary.json` holds.
 
     Raises:
-        InputError: something given cannot be used; what one file alone is to blame for skips it.
+        InputError: something given cannot be used; no file can; the workdir holds what other
+            settings or models made, before any work. What one file alone is to blame for skips it.
     """
     _refuse(config)
     clock, workdir = Clock(progress), Path(config.workdir)
+    source = _settings(config)
+    _refuse_other(workdir, source)
     listing = folder.list_folder(Path(config.audio))
     print(folder.report(listing))
     pipeline = load_pipeline(config.model, ("vae", "text_encoder"))
+    tokenizer = captions.load_tokenizer(Path(config.model) / "tokenizer", config.tokens or None)
+    source |= _models(config, pipeline)
+    _refuse_other(workdir, source)
+    packed = _pack(config, pipeline, tokenizer, listing, clock)
+    names = {track.id: track.file_name for track in listing.tracks}
+    skipped = [*listing.skipped]
+    skipped += [folder.Skipped(names[i], reason) for i, reason in packed.skipped.items()]
+    _refuse_rows(config, packed.rows, skipped)
+    clock("writing the dataset", 0, 1)
+    source["rows"] = _fingerprint(packed.rows)
+    dataset.write_dataset(workdir / "dataset", packed.rows, source)
+    clock("writing the dataset", 1, 1)
+    _write_skipped(workdir, skipped)
+    content = _summary(packed.rows, listing, skipped)
+    content |= {"made_of": source, "seconds": clock.seconds()}
+    path = write_summary(workdir, content)
+    for name, reason in skipped:
+        cards.warn(f"skipped {name!r}: {_in_one_line(reason)}")
+    print(
+        f"{content['tracks']} tracks and {content['decoys']} decoys in {content['windows']} "
+        f"windows, {len(skipped)} files skipped; wrote {workdir / 'dataset'}/ and {path}"
+    )
+    return content
+
+
+def _pack(
+    config: ConfigDict,
+    pipeline: Pipeline,
+    tokenizer: captions.CaptionTokenizer,
+    listing: folder.Listing,
+    progress: Progress,
+) -> packing.Packed:
+    """Encodes the files and their captions."""
     vae = pipeline.components["vae"]
-    tokenizer_folder = Path(config.model) / "tokenizer"
-    tokenizer = captions.load_tokenizer(tokenizer_folder, config.tokens or None)
 
     def conditions(texts: Sequence[str]) -> Condition:
         return captions.conditions(pipeline.components["text_encoder"], tokenizer, texts)
@@ -54,31 +91,18 @@ def run(config: ConfigDict, progress: Progress) -> dict[str, Any]:
         encoding.Cut(config.seconds, config.hop, config.windows or None),
         MelSettings(),
         vae,
-        workdir / "chunks",
+        Path(config.workdir) / "chunks",
         config.chunk,
         config.batch,
         devices.local_devices(config.devices or None),
-        clock,
+        progress,
     )
-    packed = packing.pack(chunks, listing.tracks, vae.module.config, conditions)
-    clock("writing the dataset", 0, 1)
-    place = workdir / "dataset"
-    source = _source(config, pipeline, tokenizer_folder, packed.rows)
-    dataset.write_dataset(place, packed.rows, source)
-    clock("writing the dataset", 1, 1)
-    skipped = {s.file_name: s.reason for s in listing.skipped} | packed.skipped
-    content = _summary(packed.rows, skipped) | {"made_of": source, "seconds": clock.seconds()}
-    path = write_summary(workdir, content)
-    for name, reason in skipped.items():
-        cards.warn(f"skipped {name}: {reason}")
-    print(
-        f"{content['tracks']} tracks and {content['decoys']} decoys in {content['windows']} "
-        f"windows, {len(skipped)} files skipped; wrote {place}/ and {path}"
-    )
-    return content
+    return packing.pack(chunks, listing.tracks, vae.module.config, conditions)
 
 
 def _refuse(config: ConfigDict) -> None:
+    """Refuses a card that cannot be run, whatever the folders hold."""
+    cards.refuse_keys(config, get_config(), "configs/encode_corpus.py")
     for name in ("audio", "model"):
         if not config[name]:
             raise InputError(f"no {name} is given; give --config.{name}=FOLDER")
@@ -88,29 +112,88 @@ def _refuse(config: ConfigDict) -> None:
     for name in ("windows", "tokens", "devices"):
         if config[name] < 0:
             raise InputError(f"{name} = {config[name]}; give 0 for the default, or more")
+    for name in ("seconds", "hop"):
+        if config[name] is not None and not 0 < config[name] < math.inf:
+            raise InputError(f"{name} = {config[name]}; give a number of seconds above 0")
 
 
-def _source(
-    config: ConfigDict, pipeline: Pipeline, tokenizer: Path, rows: Sequence[dataset.Row]
-) -> dict[str, Any]:
-    """What the dataset is made from: models, windows, code, and the rows themselves."""
-    weights = {name: c.record.fingerprint for name, c in pipeline.components.items()}
-    files = sorted(path for path in tokenizer.iterdir() if path.is_file())
-    arrays = [
-        f"{r.id} {r.member} {fingerprint.of_array(r.mean)} {json.dumps(r.metadata)} {r.captions}"
-        for r in rows
-    ]
+def _refuse_other(workdir: Path, source: Mapping[str, Any]) -> None:
+    """Refuses a workdir whose dataset was made otherwise, so far as `source` is known."""
+    place = workdir / "dataset"
+    if dataset.is_dataset(place):
+        there = dataset.made_of(place)
+        remedy = f"Delete {place} to pack it again, or give another workdir"
+        there = {name: there[name] for name in source if name in there}
+        fingerprint.refuse_other(str(place), there, source, remedy)
+    elif place.exists() or (workdir.exists() and not workdir.is_dir()):
+        taken = place if place.exists() else workdir
+        raise InputError(
+            f"{taken}: is in the way, where a dataset will be written; move it, or give another "
+            "workdir"
+        )
+
+
+def _refuse_rows(
+    config: ConfigDict, rows: Sequence[dataset.Row], skipped: Sequence[folder.Skipped]
+) -> None:
+    if not rows:
+        path = _write_skipped(Path(config.workdir), skipped)
+        name, reason = skipped[0]
+        raise InputError(
+            f"{config.audio}: none of its {len(skipped)} files can be used, such as {name!r} "
+            f"({_in_one_line(reason)}); {path} says why of each"
+        )
+    seen: dict[str, str] = {}
+    for row in rows:
+        if row.id in seen:
+            raise InputError(
+                f"windows of the tracks {seen[row.id]!r} and {row.track!r} are both called "
+                f"{row.id!r}; give one of the tracks another id in {folder.METADATA}"
+            )
+        seen[row.id] = row.track
+
+
+def _settings(config: ConfigDict) -> dict[str, Any]:
+    """What the dataset is made from, as far as the card says it."""
     return {
-        **weights,
-        "tokenizer": fingerprint.of_files(files),
         "tokens": config.tokens,
         "windows": {name: config[name] for name in ("seconds", "hop", "windows")},
-        "rows": fingerprint.of_text(*arrays),
         "latent": "the posterior's mean",
     }
 
 
-def _summary(rows: Sequence[dataset.Row], skipped: Mapping[str, str]) -> dict[str, Any]:
+def _models(config: ConfigDict, pipeline: Pipeline) -> dict[str, Any]:
+    """The models that it is made with."""
+    tokenizer = Path(config.model) / "tokenizer"
+    files = sorted(path for path in tokenizer.iterdir() if path.is_file())
+    weights = {name: c.record.fingerprint for name, c in pipeline.components.items()}
+    return {**weights, "tokenizer": fingerprint.of_files(files)}
+
+
+def _fingerprint(rows: Sequence[dataset.Row]) -> str:
+    arrays = [
+        f"{r.id} {r.member} {fingerprint.of_array(r.mean)} {json.dumps(r.metadata)} {r.captions}"
+        for r in rows
+    ]
+    return fingerprint.of_text(*arrays)
+
+
+def _write_skipped(workdir: Path, skipped: Sequence[folder.Skipped]) -> Path:
+    """Writes `skipped.csv`, in place of what was there."""
+    path = workdir / "skipped.csv"
+    columns = {"file": [s.file_name for s in skipped], "reason": [s.reason for s in skipped]}
+    write_csv(path, columns)
+    return path
+
+
+def _in_one_line(text: str) -> str:
+    """A text that may quote the name of a file, for people."""
+    return text.replace("\n", "\\n").replace("\r", "\\r")
+
+
+def _summary(
+    rows: Sequence[dataset.Row], listing: folder.Listing, skipped: Sequence[folder.Skipped]
+) -> dict[str, Any]:
     tracks = {row.track: row.member for row in rows}
     members = sum(tracks.values())
     frames = [row.frames for row in rows]
@@ -119,9 +202,15 @@ def _summary(rows: Sequence[dataset.Row], skipped: Mapping[str, str]) -> dict[st
         "decoys": len(tracks) - members,
         "windows": len(rows),
         "captions": len({text for row in rows for text in row.captions}),
-        "latent": list(rows[0].mean.shape) if rows else None,
-        "valid_frames": {"mean": sum(frames) / len(frames), "least": min(frames)} if rows else None,
-        "skipped": [{"file": name, "reason": reason} for name, reason in skipped.items()],
+        "latent": list(rows[0].mean.shape),
+        "valid_frames": {"mean": sum(frames) / len(frames), "least": min(frames)},
+        "files": {
+            "listed": len(listing.tracks) + len(listing.skipped),
+            "read": len(tracks),
+            "skipped": len(skipped),
+            "without_a_line": len(listing.unlisted),
+        },
+        "skipped": [{"file": name, "reason": reason} for name, reason in skipped],
     }
 
 

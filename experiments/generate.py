@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
+from configs.generate import get_config
 from experiments import cards
 from experiments.attribute_outputs import write_summary
 from experiments.progress import Bars, Clock, Progress
@@ -45,6 +46,7 @@ def run(config: ConfigDict, progress: Progress) -> dict[str, Any]:
     Raises:
         InputError: something given cannot be used, or the folder holds other pieces.
     """
+    cards.refuse_keys(config, get_config(), "configs/generate.py")
     prompts = _prompts(config)
     clock, workdir = Clock(progress), Path(config.workdir)
     pipeline = _load(config)

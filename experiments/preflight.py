@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
+from configs.preflight import get_config
 from experiments import attribute_inputs as inputs
 from experiments import cards
 from experiments.progress import Bars, Clock, Progress
@@ -73,6 +74,7 @@ def run(config: ConfigDict, progress: Progress) -> dict[str, Any]:
 
 
 def _refuse(config: ConfigDict) -> None:
+    cards.refuse_keys(config, get_config(), "configs/preflight.py")
     for name in ("model", "corpus"):
         if not config[name]:
             raise InputError(f"no {name} is given; give --config.{name}=FOLDER")

@@ -13,6 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs.encode_corpus import get_config as encoding_card
+from configs.train import get_config
 from experiments import cards, encode_corpus
 from experiments.attribute_outputs import write_summary
 from experiments.progress import Bars, Clock, Progress
@@ -66,6 +67,7 @@ def run(config: ConfigDict, progress: Progress) -> dict[str, Any]:
     Raises:
         InputError: something given cannot be used, or the folder holds another run.
     """
+    cards.refuse_keys(config, get_config(), "configs/train.py")
     sizes = parts.Sizes(**{name: config.sizes[name] for name in parts.Sizes._fields})
     if not config.audio:
         raise InputError("no audio is given; give --config.audio=FOLDER")

@@ -3,13 +3,14 @@
 Decoders are kind to files that were cut off: they play what is there. These containers say enough
 to tell, and this module reads that much of them:
 
-- WAV, RF64, W64, AIFF and AU: the size of the samples, against the size of the file. In a WAV,
-  what follows the samples must be a chunk too, or a tag, and not more samples.
+- WAV, RF64, W64, AIFF and AU: the size of the samples, against the size of the file. What follows
+  the samples of a WAV must be a chunk too, or a tag, and not more samples. No tag may stand before
+  the header: libsndfile then leaves out as many bytes at the end.
 - Ogg (Vorbis, Opus, FLAC): one page must follow the other, the last must carry the mark "end of
   stream", and no stream may begin after it, of which decoders would play nothing.
 - MP3: a Xing or Info header says how many bytes and frames there are. The frames are counted too:
   decoders stop early where a second file was put behind the first, or where, without a header, the
-  first frame's bit rate lets them guess too few.
+  first frame's bit rate lets them guess too few; and they pass over what is no frame.
 
 Written from the formats' public descriptions: RIFF and RF64 (EBU Tech 3306), W64 (Sony 2003), AIFF
 (Apple 1989), AU (Sun 1992), Ogg (RFC 3533), ISO 11172-3 and 13818-3 (MPEG audio frames), Xing's VBR
@@ -19,15 +20,15 @@ header, ID3 and APE tags.
 import mmap
 import struct
 from pathlib import Path
-from typing import BinaryIO
+from typing import NamedTuple
 
 _PLACEHOLDER = 0x7FFF0000  # from here on a 32-bit size is what a pipe writes for "not known"
 _WAVE64 = bytes.fromhex("726966662e91cf11a5d628db04c10000")  # of Sony's chunk "riff"
 _WAVE64_CHUNK = bytes.fromhex("f3acd3118cd100c04f8edb8a")  # behind the four letters of a chunk
 _FIRST_PAGE, _LAST_PAGE = 0x02, 0x04
-# Samples that decoders rightly drop of an MP3: the encoder's lead-in and padding. A header may
-# give up to 4095 for each of them, and stands in a frame without sound.
-_MP3_SLACK, _HEADER_SLACK = 3 * 1152, 2 * 4095
+# Samples that decoders rightly drop of an MP3: lead-in and padding that no header gives.
+_MP3_SLACK = 3 * 1152
+_RESUMED = 4  # frames in a row that are no coincidence
 # Bit rates of layer III in kbit/s by index, and sample rates in Hz, by version (1, 2, 2.5).
 _KBITS = {
     1: (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
@@ -45,23 +46,23 @@ def cut_off(path: Path) -> str | None:
     Raises:
         OSError: the file cannot be read.
     """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        magic = file.read(16)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        start = _after_tags(data, 0)
+        magic = data[start : start + 16]
+        if start and magic[:4] in (b"RIFF", b"RF64", b"RIFX", b"FORM", b"riff", b".snd"):
+            return f"a tag of {start} bytes stands before its header, for which its end would miss"
         if magic[:4] in (b"RIFF", b"RF64", b"RIFX") and magic[8:12] == b"WAVE":
             order = ">" if magic[:4] == b"RIFX" else "<"
-            return _short_chunk(file, size, b"data", order) or _stray(file, size)
+            return _short_chunk(data, start + 12, b"data", order)
         if magic[:4] == b"FORM" and magic[8:12] in (b"AIFF", b"AIFC"):
-            return _short_chunk(file, size, b"SSND", ">")
+            return _short_chunk(data, start + 12, b"SSND", ">")
         if magic == _WAVE64:
-            return _short_wave64(file, size)
+            return _short_wave64(data, start + 40)
         if magic[:4] == b".snd":
-            start, length = struct.unpack(">II", magic[4:12])
-            return _short(size - start, length) if length < _PLACEHOLDER else None
-        if magic[:4] == b"OggS":
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return _open_end(data)
-    return None
+            skipped, length = struct.unpack(">II", magic[4:12])
+            there = len(data) - start - skipped
+            return _short(there, length) if length < _PLACEHOLDER else None
+        return _open_end(data, start) if magic[:4] == b"OggS" else None
 
 
 def cut_off_mp3(path: Path, decoded: int) -> str | None:
@@ -76,64 +77,54 @@ def cut_off_mp3(path: Path, decoded: int) -> str | None:
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         place = _after_tags(data, 0)
-        frames, promised = _xing(data[place : place + 200])
-        if promised is not None and len(data) - place < promised:
-            return f"{len(data) - place} of {promised} bytes are there"
-        first = _mp3_frame(data[place : place + 4])
-        samples, part = _count_frames(data, place)
-    if promised is None and part:
-        return f"its last frame is incomplete, {part}"
-    headed = frames is not None and first is not None
-    if headed:
-        samples = max(samples, (frames + 1) * first[1])
-    least = samples - _MP3_SLACK - (first[1] + _HEADER_SLACK if headed else 0)
-    return f"{decoded} of {samples} samples could be decoded" if decoded < least else None
+        header = _xing(data[place : place + 200])
+        if len(data) - place < header.bytes:
+            return f"{len(data) - place} of {header.bytes} bytes are there"
+        samples, cause = _count_frames(data, place)
+    if cause and not header.bytes:
+        return cause
+    samples = max(samples - header.own, header.samples) - header.silent
+    short = decoded < samples - _MP3_SLACK
+    return f"{decoded} of {samples} samples could be decoded" if short else None
 
 
-def _short_chunk(file: BinaryIO, size: int, wanted: bytes, order: str) -> str | None:
-    """What is missing of a chunk; the file is left behind it."""
-    file.seek(12)
+def _short_chunk(data: mmap.mmap, place: int, wanted: bytes, order: str) -> str | None:
     long_size = None  # RF64 keeps the size of its samples in a chunk of its own
-    while len(head := file.read(8)) == 8:
+    while len(head := data[place : place + 8]) == 8:
         name, length = head[:4], struct.unpack(f"{order}I", head[4:])[0]
-        if name == b"ds64":
-            body = file.read(length + length % 2)
-            long_size = struct.unpack("<Q", body[8:16])[0] if len(body) >= 16 else None
-            continue
+        place += 8
+        if name == b"ds64" and length >= 16:
+            long_size = struct.unpack("<Q", data[place + 8 : place + 16])[0]
         if name == wanted:
-            length = long_size if long_size is not None else length
-            there = size - file.tell()
             known = long_size is not None or 0 < length < _PLACEHOLDER
-            file.seek(length if known else there, 1)
-            return _short(there, length) if known else None
-        file.seek(length + length % 2, 1)
+            length = long_size if long_size is not None else length
+            short = _short(len(data) - place, length) or _stray(data, place, length)
+            return short if known else None
+        place += length + length % 2
     return f"it has no {wanted.decode()} chunk, where samples would be"
 
 
-def _stray(file: BinaryIO, size: int) -> str | None:
-    """What stands behind a WAV's samples, if it is neither a chunk nor a tag nor zeros."""
-    place = file.tell()
-    head = file.read(9)
+def _stray(data: mmap.mmap, place: int, length: int) -> str | None:
+    """What stands behind a chunk of samples, if it is neither a chunk nor a tag nor zeros."""
+    end = place + length
     # A chunk of odd length has a byte of padding behind it, which some programs leave out.
-    names = [head[i : i + 4] for i in ((0, 1) if place % 2 else (0,))]
-    if len(head) < 9 or not any(head) or any(_printable(n) for n in names):
+    names = [data[at : at + 4] for at in {end, end + length % 2}]
+    named = any(
+        name[:3] in (b"TAG", b"ID3") or all(32 <= letter < 127 for letter in name) for name in names
+    )
+    if named or not any(data[end : end + 9]):
         return None
-    return f"{size - place} bytes follow the samples that its header counts, and are no chunk"
+    return f"{len(data) - end} bytes follow the {length} bytes of samples, and are no chunk"
 
 
-def _printable(name: bytes) -> bool:
-    return all(32 <= letter < 127 for letter in name)
-
-
-def _short_wave64(file: BinaryIO, size: int) -> str | None:
-    file.seek(40)
-    while len(head := file.read(24)) == 24:
-        length = struct.unpack("<Q", head[16:])[0] - 24
+def _short_wave64(data: mmap.mmap, place: int) -> str | None:
+    while len(head := data[place : place + 24]) == 24:
+        length = struct.unpack("<Q", head[16:])[0]  # with its head
         if head[:16] == b"data" + _WAVE64_CHUNK:
-            return _short(size - file.tell(), length) if length < 1 << 62 else None
-        if not 0 <= length < size:
+            return _short(len(data) - place - 24, length - 24) if length < 1 << 62 else None
+        if length < 24:
             break
-        file.seek(length + -length % 8, 1)
+        place += length + -length % 8
     return "it has no data chunk, where samples would be"
 
 
@@ -141,38 +132,56 @@ def _short(there: int, length: int) -> str | None:
     return f"{there} of {length} bytes of samples are there" if there < length else None
 
 
-def _open_end(data: mmap.mmap) -> str | None:
+def _open_end(data: mmap.mmap, place: int) -> str | None:
     """What is wrong with the end of an Ogg file, or with a page on the way to it."""
-    place, ended = 0, False
+    streams: dict[int, int] = {}  # those that have not ended: serial number -> their next page
+    ended = False
     while data[place : place + 4] == b"OggS":
         header = data[place : place + 27]
         table = data[place + 27 : place + 27 + header[26]] if len(header) == 27 else b""
         end = place + 27 + len(table) + sum(table)
         if len(header) < 27 or len(table) < header[26] or end > len(data):
             return "its last page is incomplete"
-        if ended and header[5] & _FIRST_PAGE:
+        flags, (serial, number) = header[5], struct.unpack("<II", header[14:22])
+        if flags & _FIRST_PAGE and ended:
             return f"a second stream begins at byte {place}, of which nothing would be read"
-        place, ended = end, bool(header[5] & _LAST_PAGE)
-    if not ended and place < len(data):
+        if not flags & _FIRST_PAGE and streams.get(serial) != number:
+            return f"a page is missing before byte {place}"
+        streams[serial] = number + 1
+        if flags & _LAST_PAGE:
+            del streams[serial]
+            ended = True
+        place = end
+    if streams and place < len(data):
         return f"no page begins at byte {place} of {len(data)}, where one should"
-    return None if ended else "its last page does not end the stream"
+    return "its last page does not end the stream" if streams else None
 
 
 def _count_frames(data: mmap.mmap, place: int) -> tuple[int, str | None]:
-    """The samples of an MP3's frames, past tags between them; and what is there of a cut one."""
+    """The samples of an MP3's frames, past tags between them; and what is wrong after those."""
     samples = 0
-    while True:
-        frame = _mp3_frame(data[place : place + 4])
-        if frame is None:
-            after = _after_tags(data, place)
-            if after == place:
-                return samples, None
-            place = after
-            continue
+    while frame := _mp3_frame(data, place):
         length, count = frame
         if place + length > len(data):
-            return samples, f"{len(data) - place} of its {length} bytes are there"
-        place, samples = place + length, samples + count
+            there = len(data) - place
+            return samples, f"its last frame is incomplete, {there} of {length} bytes are there"
+        place, samples = _after_tags(data, place + length), samples + count
+    resumed = _resumes(data, place)
+    return samples, f"no frame begins at byte {place}, but at {resumed} again" if resumed else None
+
+
+def _resumes(data: mmap.mmap, place: int) -> int | None:
+    """Where, behind what is no frame, frames follow each other again."""
+    while (place := data.find(b"\xff", place + 1)) >= 0:
+        at = place
+        for _ in range(_RESUMED):
+            frame = _mp3_frame(data, at)
+            if frame is None:
+                break
+            at += frame[0]
+        else:
+            return place
+    return None
 
 
 def _after_tags(data: mmap.mmap, place: int) -> int:
@@ -189,24 +198,36 @@ def _after_tags(data: mmap.mmap, place: int) -> int:
             return place
 
 
-def _xing(frame: bytes) -> tuple[int | None, int | None]:
-    """Frames and bytes that an MP3's header promises; it stands in the first frame.
+class _Header(NamedTuple):
+    """What an MP3's first frame says of the others; zeros where it does not."""
 
-    The bytes count from that frame's start, the frames leave it out.
-    """
-    if _mp3_frame(frame[:4]) is None:
-        return None, None
+    own: int = 0  # samples of the frame it stands in, which has no sound
+    samples: int = 0  # of the others
+    bytes: int = 0  # of all
+    silent: int = 0  # samples that decoders drop
+
+
+def _xing(frame: bytes) -> _Header:
+    found = _mp3_frame(frame, 0)
+    if found is None:
+        return _Header()
     newest, mono = frame[1] >> 3 & 3 == 3, frame[3] >> 6 == 3
     place = 4 + ((17 if mono else 32) if newest else (9 if mono else 17))
-    header = frame[place : place + 16]
-    if header[:4] not in (b"Xing", b"Info") or len(header) < 16:
-        return None, None
-    values = iter(struct.unpack(">II", header[8:]))
-    return tuple(next(values) if header[7] & flag else None for flag in (1, 2))
+    if frame[place : place + 4] not in (b"Xing", b"Info") or len(frame) < place + 144:
+        return _Header()
+    flags, place, values = frame[place + 7], place + 8, []
+    for flag, length in ((1, 4), (2, 4), (4, 100), (8, 4)):  # frames, bytes, a table, a quality
+        there = length if flags & flag else 0
+        values.append(int.from_bytes(frame[place : place + there], "big"))
+        place += there
+    # LAME's part: its name and settings, then the lead-in and the padding in 12 bits each.
+    ends = int.from_bytes(frame[place + 21 : place + 24], "big") if any(frame[place:][:4]) else 0
+    return _Header(found[1], values[0] * found[1], values[1], (ends >> 12) + (ends & 0xFFF))
 
 
-def _mp3_frame(head: bytes) -> tuple[int, int] | None:
-    """Bytes and samples of a layer III frame, from its four first bytes; None for other bytes."""
+def _mp3_frame(data: bytes | mmap.mmap, place: int) -> tuple[int, int] | None:
+    """Bytes and samples of the layer III frame at a place; None where there is none."""
+    head = data[place : place + 4]
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE6 != 0xE2:
         return None
     version, rate, kbits = head[1] >> 3 & 3, head[2] >> 2 & 3, head[2] >> 4

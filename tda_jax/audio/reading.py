@@ -1,21 +1,25 @@
 """Audio files to float32 mono at a given rate, by parts, with every sample checked.
 
-Reads what libsndfile 1.2 reads: WAV, FLAC, Ogg (Vorbis, Opus), MP3, AIFF and others, by what is in
-a file, whatever its name ends in. Memory holds one block and one window, so an hour is read like a
-second. Every sample is decoded from the start of the file: seeking in MP3 is not exact.
+Reads what libsndfile 1.2 reads of WAV, RF64, W64, FLAC, Ogg (Vorbis, Opus), MP3, AIFF, AU and CAF,
+by what is in a file, whatever its name ends in. Memory holds one block and one window, so an hour
+is read like a second. Every sample is decoded from the start of the file: seeking in MP3 is not
+exact.
 
 What is refused, and not passed on without a word:
 
-- what cannot be opened or decoded; no samples; samples that are not finite;
+- what is no file, as a pipe, which would be waited for; what cannot be opened or decoded; other
+  containers, in which nobody could tell a whole file; rates beyond `RATES`; no samples; samples
+  that are not finite, or above `LOUDEST`, as damage makes them;
 - silence throughout: the wave, as mono, spans less than 2 · `SILENCE` from its lowest to its
   highest sample, so that a constant offset is silence too;
-- a file that was cut off, as far as it can be told. It can where the header counts the samples
-  (FLAC) or bytes (WAV, RF64, AIFF, MP3 with a Xing or Info header), or the end is marked (Ogg). It
-  cannot for an MP3 without such a header (but where the decoder itself stops early in one, that is
-  noticed), a WAV that was written to a pipe without its size, W64, AU, nor where silence or noise
-  stands in place of music.
+- a file that was cut off, or of which the decoder plays a part only, as far as it can be told. It
+  can where the header counts the samples (FLAC) or bytes (WAV, RF64, W64, AIFF, AU, CAF, MP3 with a
+  Xing or Info header), where the end is marked (Ogg), or where the last frame is incomplete (MP3).
+  It cannot for an MP3 without such a header that ends with a frame, a WAV, AU or CAF that was
+  written to a pipe without its size, nor where silence or noise stands in place of music.
 """
 
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +34,11 @@ from tda_jax.audio.containers import cut_off, cut_off_mp3
 from tda_jax.errors import InputError
 
 SILENCE = 1e-4  # of full scale, -80 dB: three steps of 16 bits, below which is only dither
+LOUDEST = 2.0**33  # of full scale: twice what a float that holds 32-bit integers has
+RATES = (1_000, 1_000_000)  # samples a second; others are damage, and would fill the memory
+_CONTAINERS = {"WAV", "WAVEX", "RF64", "W64", "FLAC", "OGG", "MP3", "AIFF", "AU", "CAF"}
 _BLOCK = 1 << 16  # samples of each channel that are decoded at a time
+_WIDE = 8  # channels from which on fewer are
 _UNKNOWN = 1 << 62  # libsndfile's number of samples where a header does not say
 _AGAIN = "Write it again from its source, or take it out of the corpus"
 _OPENING = (soundfile.SoundFileError, OSError, RuntimeError, TypeError, ValueError)
@@ -239,42 +247,72 @@ def _mono(path: Path) -> Iterator[np.ndarray]:
     """The mean of a file's channels, block by block; every sample is finite."""
     place = 0
     with _opened(path) as file:
+        size = max(1, _BLOCK * _WIDE // max(_WIDE, file.channels))
         while True:
             try:
-                block = file.read(_BLOCK, dtype="float32", always_2d=True)
+                block = file.read(size, dtype="float32", always_2d=True)
             except _OPENING as error:
+                whole = f" of {file.frames}" if file.frames < _UNKNOWN else ""
                 raise InputError(
-                    f"{path}: breaks off at sample {place} of {file.frames} ({error}); it is "
+                    f"{path}: breaks off after sample {place}{whole} ({_said(error)}); it is "
                     f"damaged or cut off. {_AGAIN}"
                 ) from error
             if not len(block):
                 return
-            if not np.isfinite(block).all():
-                bad = place + int(np.flatnonzero(~np.isfinite(block).all(axis=1))[0])
-                raise InputError(f"{path}: sample {bad} is not finite. {_AGAIN}")
+            _refuse_values(path, block, place)
             place += len(block)
             yield block.mean(axis=1)
+
+
+def _refuse_values(path: Path, block: np.ndarray, place: int) -> None:
+    if (np.abs(block) <= LOUDEST).all():
+        return
+    row, channel = np.argwhere(~(np.abs(block) <= LOUDEST))[0]
+    value = float(block[row, channel])
+    what = f"{value:.3g} times full scale" if np.isfinite(value) else "not finite"
+    raise InputError(f"{path}: sample {place + row} is {what}. {_AGAIN}")
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise OSError("it is no file")  # to open a pipe would be to wait for its other end
         # By number: a name would lead soundfile to judge the file by what its name ends in.
         with (
             path.open("rb") as named,
             open(named.fileno(), "rb", closefd=False) as handle,
             _Forwards(handle) as file,
         ):
-            if file.frames == 0:
-                raise InputError(f"{path}: its header promises 0 samples. {_AGAIN}")
+            _refuse_header(path, file)
             yield file
     except InputError:
         raise
     except _OPENING as error:
         raise InputError(
-            f"{path}: cannot be read as audio ({error}); give WAV, FLAC, Ogg or MP3, whole and "
-            "with permission to read it"
+            f"{path}: cannot be read as audio ({_said(error)}); give WAV, FLAC, Ogg or MP3, whole "
+            "and with permission to read it"
         ) from error
+
+
+def _said(error: Exception) -> str:
+    """What is wrong, without the number that the file has in this process."""
+    return getattr(error, "error_string", str(error)).removesuffix(".")
+
+
+def _refuse_header(path: Path, file: soundfile.SoundFile) -> None:
+    if file.format not in _CONTAINERS:
+        raise InputError(
+            f"{path}: is {file.format}, of which nobody could tell whether it is whole; give WAV, "
+            "FLAC, Ogg or MP3"
+        )
+    if not RATES[0] <= file.samplerate <= RATES[1]:
+        raise InputError(
+            f"{path}: its header says {file.samplerate} samples a second, where music has "
+            f"{RATES[0]} to {RATES[1]}. {_AGAIN}"
+        )
+    if file.frames == 0:
+        raise InputError(f"{path}: its header promises 0 samples. {_AGAIN}")
 
 
 def _refuse_cut(path: Path, found: Info, decoded: int) -> None:

@@ -118,7 +118,11 @@ def spectrograms(files: Sequence[File], cut: Cut, settings: MelSettings) -> Spec
             continue
         found += some
         if not some:
-            skipped[file.id] = f"{file.path}: every window of it is silent; take it out"
+            which = "every window" if cut.count is None else f"the first {cut.count} window(s)"
+            skipped[file.id] = (
+                f"{file.path}: silent in {which} of {cut.seconds} s; take it out, or take more "
+                "windows of each file"
+            )
     shape = (0, window // settings.hop, settings.mels)
     which, start, frames, mels = zip(*found, strict=True) if found else ((), (), (), ())
     return Spectrograms(
@@ -166,7 +170,7 @@ def encode(
         progress: told of files done.
 
     Raises:
-        InputError: the VAE takes no such spectrograms; a file is gone.
+        InputError: the VAE takes no such spectrograms.
     """
     _refuse(cut, settings, vae)
     mapped, source = make_encoder(vae, batch, used), _source(cut, settings, vae)
@@ -188,7 +192,9 @@ def _chunk(
     folder: Path,
     source: Mapping[str, Any],
 ) -> Encoded:
-    made_of = {**source, "files": {f.id: fingerprint.of_files([f.path]) for f in files}}
+    prints, unread = _prints(files)
+    files = [file for file in files if file.id in prints]
+    made_of = {**source, "files": prints}
     name = fingerprint.of_text(str(fingerprint.plain(made_of, "made_of")))[:16]
     path = folder / f"{name}.safetensors"
     if not path.exists():
@@ -202,7 +208,19 @@ def _chunk(
         artifact.save(path, arrays, made_of, {"skipped": seen.skipped})
     found, notes = artifact.load(path, made_of)
     ids = [files[i].id for i in found.pop("file")]
-    return Encoded(ids, **found, skipped=notes["skipped"])
+    return Encoded(ids, **found, skipped=unread | notes["skipped"])
+
+
+def _prints(files: Sequence[File]) -> tuple[dict[str, str], dict[str, str]]:
+    """Fingerprints of files by id, and why others have none; what is no audio is not read whole."""
+    prints, unread = {}, {}
+    for file in files:
+        try:
+            reading.info(file.path)
+            prints[file.id] = fingerprint.of_files([file.path])
+        except InputError as error:
+            unread[file.id] = str(error)
+    return prints, unread
 
 
 def _posteriors(

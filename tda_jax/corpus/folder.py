@@ -14,6 +14,7 @@ The convention is that of Hugging Face's AudioFolder. One JSON object a line:
 Symbolic links are followed, so that a folder may be put together from links.
 """
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -113,8 +114,8 @@ def list_folder(folder: Path) -> Listing:
 
     Raises:
         InputError: there is no such folder, or no metadata.jsonl in it; a line of it is no sound
-            JSON object, lacks `file_name`, or has a value of the wrong kind (the message gives the
-            number of the line); two lines have one id; no line can be used.
+            JSON object, lacks `file_name`, or has a value of the wrong kind or a NaN (the message
+            gives the number of the line); two lines have one id; no line can be used.
     """
     path = folder / METADATA
     if not folder.is_dir():
@@ -128,6 +129,7 @@ def list_folder(folder: Path) -> Listing:
     skipped: list[Skipped] = []
     names, first = set(), {}
     for number, entry in strict_json.objects(path, "file_name", "name the audio file", _KEYS):
+        _refuse_nan(f"{path}, line {number}", entry)
         names.add(os.path.normpath(entry["file_name"]))
         track, reason = _track(folder, entry)
         if track.id in first:
@@ -180,6 +182,16 @@ def _track(folder: Path, entry: Mapping[str, Any]) -> tuple[Track, str | None]:
     return track, reason
 
 
+def _refuse_nan(where: str, entry: Mapping[str, Any]) -> None:
+    """NaN and Infinity are no JSON: other programs could not read what is carried along."""
+    try:
+        json.dumps(entry, allow_nan=False)
+    except ValueError as error:
+        raise InputError(
+            f"{where}: it holds NaN or an infinite number, which JSON has not; write null"
+        ) from error
+
+
 def _unusable(folder: Path, name: str) -> str | None:
     if Path(name).is_absolute() or os.path.normpath(name).split(os.sep)[0] == os.pardir:
         return "its path leaves the folder; move the file in, and give a path within it"
@@ -187,7 +199,8 @@ def _unusable(folder: Path, name: str) -> str | None:
     try:
         path.stat()
     except FileNotFoundError:
-        return "there is no such file; mend its name, or take out the line"
+        parts = ' (between its parts stands "/", not a backslash)' if "\\" in name else ""
+        return f"there is no such file; mend its name{parts}, or take out the line"
     except (OSError, ValueError) as error:  # no permission, a loop of links, a zero byte
         return f"it cannot be looked at ({error}); mend the file, or take out the line"
     if not path.is_file():

@@ -23,8 +23,8 @@ def get_config() -> ConfigDict:
     config.pieces = 3  # generated, each from a caption of the training tracks
     config.no_audio = False  # of the report
     config.train = _changed(train.get_config())
-    config.preflight = _changed(preflight.get_config())
-    config.generate = _changed(generate.get_config(), seconds=5.12)
+    config.preflight = _changed(preflight.get_config(), tracks=24)
+    config.generate = _changed(generate.get_config())
     config.attribute = _changed(
         arrays.get_config(),
         method="exact",  # with few draws the network is passed fewer times than by its derivative
@@ -32,8 +32,8 @@ def get_config() -> ConfigDict:
         query_draws=240,
         blocks=4,
         strata=10,
-        batch=16,
-        fisher_batch=8,
+        batch=32,
+        fisher_batch=16,
         queries_per_pass=11,
     )
     config.report = _changed(report.get_config())

@@ -19,6 +19,7 @@ def get_config() -> ConfigDict:
     config.attributed = ""  # workdir of experiments.attribute
     config.audio = ""  # the folder of audio; without it, tracks have no players
     config.generated = ""  # workdir of experiments.generate, for queries that it made
+    config.query_audio = ""  # the folder of audio of queries that are files of their own
     config.evaluation = ""  # JSON of methods beside each other, if there is one
     config.preflight = ""  # JSON of the checks of the model, if there is one
     config.workdir = "report"

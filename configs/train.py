@@ -26,15 +26,15 @@ def get_config() -> ConfigDict:
     config.sizes = ConfigDict()
     config.sizes.vae = (8, 16, 32, 64)
     config.sizes.latent = 16
-    config.sizes.unet = (32, 64, 64)
+    config.sizes.unet = (16, 32, 64)
     config.sizes.text = 32
     config.sizes.layers = 2
     config.sizes.tokens = 24
-    config.vae = _recipe(900, 8, 5e-3)
+    config.vae = _recipe(800, 8, 5e-3)
     config.vae.crop = 64  # mel frames of a training example
     config.vae.divergence = 1e-4
     config.text = _recipe(300, 32, 2e-3)
-    config.denoiser = _recipe(1000, 16, 2e-3)
+    config.denoiser = _recipe(800, 16, 2e-3)
     config.denoiser.dropout = 0.1  # of the caption, for guidance
     return config.lock()
 

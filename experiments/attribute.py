@@ -50,6 +50,7 @@ def run(config: ConfigDict, progress: Progress = silent) -> Result:
     model, given = _synthetic(config, clock) if synthetic else _read(config)
     for warning in given.warnings:
         cards.warn(warning)
+    alike = likeness(given.queries, given.corpus, given.tracks, given.heard)
     clock("predicting memory", 0, 1)
     stages = plan(model, given.corpus, given.queries, given.settings, given.compute)
     clock("predicting memory", 1, 1)
@@ -58,7 +59,6 @@ def run(config: ConfigDict, progress: Progress = silent) -> Result:
         model, given.corpus, given.queries, given.settings, given.compute, workdir, clock
     )
     by_query = tables(found, given.corpus, given.settings)
-    alike = likeness(given.queries, given.corpus, given.tracks, given.heard)
     for i, (query, table) in enumerate(by_query.items()):
         clock("tables and figures", i, len(by_query))
         row = given.queries.ids.index(query)
@@ -68,7 +68,7 @@ def run(config: ConfigDict, progress: Progress = silent) -> Result:
     content = outputs.summarise(model, given, found, by_query, stages)
     if synthetic:
         _relate(content, by_query, given)
-    content["seconds"] = clock.seconds()
+    content["seconds"] = clock.seconds(workdir / "summary.json")
     path = outputs.write_summary(workdir, content)
     _say(content, by_query, path)
     return Result(by_query, content)

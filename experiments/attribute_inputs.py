@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +31,8 @@ from tda_jax.models.pretrained import load_pipeline
 from tda_jax.models.unet_config import UNetConfig
 
 _UNET = "UNet2DConditionModel"
+_ENCODERS = ("vae", "text_encoder")
+_MADE_OF = "made_of.json"  # beside arrays, what generated them
 _SHOWN = 5
 
 
@@ -135,17 +137,45 @@ def load_model(config: Any) -> Model:
     """The UNet of the model's folder, with its noise schedule.
 
     Raises:
-        InputError: see `load_pipeline`.
+        InputError: see `load_pipeline`; corpus or queries say that other models made them.
     """
+    made = _made_of(config)
+    parts = _recorded(config, made)
     pipeline = load_pipeline(
         config.model,
-        ("unet", SCHEDULER),
+        ("unet", SCHEDULER, *parts),
         ema=config.ema,
         variant=config.variant or None,
         loras=dict(config.loras),
         cache=config.cache or None,
     )
+    here = {name: c.record.fingerprint for name, c in pipeline.components.items()}
+    for folder, there in made.items():
+        if other := [name for name in here if there.get(name, here[name]) != here[name]]:
+            raise InputError(
+                f"{folder}: was made with another {' and '.join(other)} than {config.model} has; "
+                "give the model that made it, or make it again with this one"
+            )
     return unet_model(pipeline.components["unet"], pipeline.schedule)
+
+
+def _made_of(config: Any) -> dict[str, Mapping[str, Any]]:
+    """What corpus and queries say that they were made with, by folder; arrays may say nothing."""
+    found = {}
+    for name in ("corpus", "queries"):
+        folder = Path(config.get(name) or "")
+        if config.get(name) and dataset.is_dataset(folder):
+            found[str(folder)] = dataset.made_of(folder)
+        elif config.get(name) and (folder / _MADE_OF).exists():
+            found[str(folder)] = read_json(folder / _MADE_OF)
+    return found
+
+
+def _recorded(config: Any, made: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The other parts of the model that corpus or queries were made with, if it has them."""
+    index = read_json(Path(config.model) / "model_index.json")
+    named = {name for there in made.values() for name in _ENCODERS if name in there}
+    return sorted(name for name in named if (index.get(name) or [None])[-1] is not None)
 
 
 def settings_of(config: Any, members: int) -> Settings:

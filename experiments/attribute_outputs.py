@@ -100,6 +100,7 @@ def summarise(
             {
                 **summary.of_query(name, table, *run.directions[name], inputs.settings.steps),
                 "folder": str(query_folder(Path(), name)),
+                **_about(inputs.queries, name),
             }
             for name, table in tables.items()
         ],
@@ -120,6 +121,14 @@ def summarise(
         },
         "stages": {name: stage._asdict() for name, stage in stages.items()},
     }
+
+
+def _about(queries: Corpus, name: str) -> dict[str, Any]:
+    """What is known of a query but its scores: its metadata, and which latent it was."""
+    row = queries.ids.index(name)
+    metadata = fingerprint.plain(queries.metadata[row], f"metadata of {name}")
+    latent = np.asarray(queries.examples.latent[row])
+    return {"metadata": metadata, "latent": fingerprint.of_array(latent)}
 
 
 def write_summary(workdir: Path, content: Mapping[str, Any], name: str = "summary.json") -> Path:

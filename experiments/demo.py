@@ -3,6 +3,7 @@
 python -m experiments.demo --workdir demo
 """
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,17 +14,22 @@ from pyarrow import parquet
 
 from configs.demo import get_config
 from experiments import attribute, cards, generate, preflight, report, train
+from experiments import attribute_inputs as inputs
 from experiments.attribute_outputs import write_summary
-from experiments.progress import Bars, Progress
+from experiments.progress import Bars, Progress, added
 from tda_jax import fingerprint
 from tda_jax.artifact import claim
 from tda_jax.attribution.by_unlearning import query_folder
 from tda_jax.corpus import folder
+from tda_jax.demo.design import refuse_works
 from tda_jax.demo.music import make_music, read_provenance
 from tda_jax.errors import InputError
 from tda_jax.evaluation import retrieval
+from tda_jax.models.groups import group_pattern
+from tda_jax.training import parts
 
-_FEWEST_WORKS = 2
+_DECIDES_NOTHING = ("workdir", "no_audio", "report")
+_COMPUTE = {"devices", "batch", "fisher_batch", "queries_per_pass", "chunk", "every", "cache"}
 _Found = TypeVar("_Found")
 
 
@@ -40,11 +46,10 @@ def run(config: ConfigDict, progress: Progress) -> dict[str, Any]:
     Raises:
         InputError: something given cannot be used, or the folder holds another run.
     """
-    _refuse(config)
     workdir, seconds = Path(config.workdir), {}
-    decides = {k: v for k, v in config.to_dict().items() if k not in ("workdir", "no_audio")}
+    _refuse(config, workdir)
     remedy = "Give another --workdir, or delete that folder to make it again"
-    claim(workdir / "made_of.json", decides, remedy)
+    claim(workdir / "made_of.json", _decides(config), remedy)
 
     def timed(stage: str, work: Callable[[], _Found]) -> _Found:
         start = time.monotonic()
@@ -57,20 +62,23 @@ def run(config: ConfigDict, progress: Progress) -> dict[str, Any]:
     trained = timed("train", lambda: train.run(_train(config, workdir), progress))
     checked = timed("preflight", lambda: preflight.run(_preflight(config, workdir), progress))
     queries = _queries(config, workdir)
-    timed("generate", lambda: generate.run(_generate(config, workdir), progress))
+    asked = _generate(config, workdir, _prompts(config, workdir))
+    timed("generate", lambda: generate.run(asked, progress))
     of_queries = _attribute(config, workdir, queries, trained["tracks"])
     found = timed("attribute", lambda: attribute.run(of_queries, progress)).summary
-    rows = timed("evaluate", lambda: evaluate(workdir, queries))
+    scored = {query["id"] for query in found["queries"]}
+    rows = timed("evaluate", lambda: evaluate(workdir, [q for q in queries if q in scored]))
     page = timed("report", lambda: report.run(_report(config, workdir), progress))
     own = next(row for row in rows if row["method"] == "unlearning")
     content = {
         "tracks": found["tracks"],
         "decoys": found["decoys"],
         "queries": len(found["queries"]),
+        "skipped_queries": len(found["skipped_queries"]),
         **{name: own[name] and own[name]["mean"] for name in retrieval.METRICS},
         "preflight": checked["verdict"],
         "report": str(page.relative_to(workdir)),
-        "seconds": seconds,
+        "seconds": added(seconds, workdir / "summary.json"),
     }
     path = write_summary(workdir, content)
     _say(content, rows, page, path)
@@ -111,14 +119,30 @@ def evaluate(workdir: Path, queries: list[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def _refuse(config: ConfigDict) -> None:
+def _decides(config: ConfigDict) -> dict[str, Any]:
+    """The settings that decide what is made; the report is made anew in any case."""
+    found = {k: v for k, v in config.to_dict().items() if k not in _DECIDES_NOTHING}
+    for name, card in found.items():
+        if isinstance(card, dict):
+            found[name] = {k: v for k, v in card.items() if k not in _COMPUTE}
+    return found
+
+
+def _refuse(config: ConfigDict, workdir: Path) -> None:
+    """Refuses the card, and what any stage would refuse of its own after the ones before it."""
     cards.refuse_keys(config, get_config(), "configs/demo.py")
-    if config.works < _FEWEST_WORKS:
-        raise InputError(f"works = {config.works}; give {_FEWEST_WORKS} at least")
+    refuse_works(config.works)
     if not 1 <= config.queries <= config.works:
         raise InputError(f"queries = {config.queries}; give 1 to {config.works}, the works")
     if config.pieces < 1:
         raise InputError(f"pieces = {config.pieces}; give 1 at least")
+    train.refuse(_train(config, workdir))
+    preflight.refuse(_preflight(config, workdir))
+    generate.refuse(_generate(config, workdir, ["a caption"]))
+    inputs.refuse_card(_attribute(config, workdir, ["a track"], 1))
+    groups = parts.unet_groups(config.train.kind, train.sizes_of(config.train))
+    group_pattern(groups, config.attribute.group)
+    report.refuse(_report(config, workdir))
 
 
 def _music(config: ConfigDict, workdir: Path, progress: Progress) -> None:
@@ -142,18 +166,16 @@ def _preflight(config: ConfigDict, workdir: Path) -> ConfigDict:
     return _given(config.preflight, given)
 
 
-def _generate(config: ConfigDict, workdir: Path) -> ConfigDict:
+def _generate(config: ConfigDict, workdir: Path, prompts: list[str]) -> ConfigDict:
     given = {"model": workdir / "trained" / "model", "workdir": workdir / "generated"}
-    members = _members(workdir)
-    said = sorted({text for track in members for text in track.captions})
-    chosen = _drawn(said, f"prompts {config.seed}")[: config.pieces]
-    return _given(config.generate, given | {"seed": config.seed, "prompts": ";".join(chosen)})
+    given |= {"seconds": config.train.seconds}
+    return _given(config.generate, given | {"seed": config.seed, "prompts": json.dumps(prompts)})
 
 
 def _attribute(config: ConfigDict, workdir: Path, queries: list[str], members: int) -> ConfigDict:
     given = {"model": workdir / "trained" / "model", "workdir": workdir / "attributed"}
     given |= {"corpus": workdir / "trained" / "encoded" / "dataset", "seed": config.seed}
-    given |= {"queries": workdir / "generated" / "queries", "query_ids": ",".join(queries)}
+    given |= {"queries": workdir / "generated" / "queries", "query_ids": json.dumps(queries)}
     return _given(config.attribute, given | {"corpus_size": members})
 
 
@@ -183,6 +205,12 @@ def _queries(config: ConfigDict, workdir: Path) -> list[str]:
     for name in _drawn([t.id for t in _members(workdir)], f"queries {config.seed}"):
         by_work.setdefault(works[name], name)
     return sorted(list(by_work.values())[: config.queries])
+
+
+def _prompts(config: ConfigDict, workdir: Path) -> list[str]:
+    """Captions of training tracks: which, is a function of the seed and the captions."""
+    said = {text for track in _members(workdir) for text in track.captions}
+    return _drawn(sorted(said), f"prompts {config.seed}")[: config.pieces]
 
 
 def _drawn(names: list[str], salt: str) -> list[str]:

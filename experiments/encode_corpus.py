@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from configs.encode_corpus import get_config
@@ -24,6 +25,10 @@ from tda_jax.export import write_csv
 from tda_jax.models import captions
 from tda_jax.models.denoiser import Condition
 from tda_jax.models.pretrained import Pipeline, load_pipeline
+
+TRAINED_ON_CAPTIONS = "_trained_on_captions"
+"""The key of `model_index.json` by which `experiments.train` says so of a model."""
+_CLAP = "ClapTextModelWithProjection"
 
 
 def run(config: ConfigDict, progress: Progress) -> dict[str, Any]:
@@ -49,6 +54,7 @@ def run(config: ConfigDict, progress: Progress) -> dict[str, Any]:
     pipeline = load_pipeline(config.model, ("vae", "text_encoder"))
     tokenizer = captions.load_tokenizer(Path(config.model) / "tokenizer", config.tokens or None)
     source |= _models(config, pipeline)
+    _warn_of_conditions(config, pipeline)
     _refuse_other(workdir, source)
     packed = _pack(config, pipeline, tokenizer, listing, clock)
     names = {track.id: track.file_name for track in listing.tracks}
@@ -61,7 +67,7 @@ def run(config: ConfigDict, progress: Progress) -> dict[str, Any]:
     clock("writing the dataset", 1, 1)
     _write_skipped(workdir, skipped)
     content = _summary(packed.rows, listing, skipped)
-    content |= {"made_of": source, "seconds": clock.seconds()}
+    content |= {"made_of": source, "seconds": clock.seconds(workdir / "summary.json")}
     path = write_summary(workdir, content)
     for name, reason in skipped:
         cards.warn(f"skipped {name!r}: {_in_one_line(reason)}")
@@ -70,6 +76,18 @@ def run(config: ConfigDict, progress: Progress) -> dict[str, Any]:
         f"windows, {len(skipped)} files skipped; wrote {workdir / 'dataset'}/ and {path}"
     )
     return content
+
+
+def _warn_of_conditions(config: ConfigDict, pipeline: Pipeline) -> None:
+    """Says so where a model is not known to have been trained on captions."""
+    class_name = pipeline.components["text_encoder"].record.class_name
+    index = json.loads((Path(config.model) / "model_index.json").read_text(encoding="utf-8"))
+    if class_name == _CLAP and not index.get(TRAINED_ON_CAPTIONS):
+        cards.warn(
+            f"{config.model}: AudioLDM and MusicLDM are trained on CLAP's embeddings of sound, and "
+            "tracks get those of their captions here, which the model saw of no track; give "
+            "embeddings of sound as arrays where the scores must be right"
+        )
 
 
 def _pack(
@@ -171,11 +189,13 @@ def _models(config: ConfigDict, pipeline: Pipeline) -> dict[str, Any]:
 
 
 def _fingerprint(rows: Sequence[dataset.Row]) -> str:
-    arrays = [
-        f"{r.id} {r.member} {fingerprint.of_array(r.mean)} {json.dumps(r.metadata)} {r.captions}"
-        for r in rows
-    ]
-    return fingerprint.of_text(*arrays)
+    def of_row(r: dataset.Row) -> str:
+        said = [r.id, r.track, r.member, float(r.start), r.frames, list(r.captions), r.metadata]
+        parts = [x for x in r.condition if x is not None]
+        arrays = [fingerprint.of_array(np.asarray(x)) for x in (r.mean, r.std, r.log_mel, *parts)]
+        return json.dumps([*said, *arrays])
+
+    return fingerprint.of_text(*map(of_row, rows))
 
 
 def _write_skipped(workdir: Path, skipped: Sequence[folder.Skipped]) -> Path:

@@ -23,13 +23,14 @@ from tda_jax import artifact, examples, fingerprint
 from tda_jax.audio.mel import MelSettings, pooled
 from tda_jax.corpus.arrays import save_arrays, save_log_mels
 from tda_jax.corpus.decoding import decoder, write_wave
-from tda_jax.diffusion.generation import Recipe, generate
+from tda_jax.diffusion.generation import Recipe, generate, refuse_recipe
 from tda_jax.errors import InputError
 from tda_jax.models import captions
 from tda_jax.models.denoiser import Condition, predict_fn
 from tda_jax.models.folders import SCHEDULER
 from tda_jax.models.pretrained import Pipeline, load_pipeline
 
+MADE_OF = "made_of.json"
 _PARTS = ("unet", "vae", "text_encoder", SCHEDULER)
 
 
@@ -46,31 +47,39 @@ def run(config: ConfigDict, progress: Progress) -> dict[str, Any]:
     Raises:
         InputError: something given cannot be used, or the folder holds other pieces.
     """
-    cards.refuse_keys(config, get_config(), "configs/generate.py")
+    refuse(config)
     prompts = _prompts(config)
     clock, workdir = Clock(progress), Path(config.workdir)
     pipeline = _load(config)
+    _shape(config, pipeline)  # refused before the folder is claimed
     ids = [f"piece {i + 1:03d}" for i in range(len(prompts))]
     source = _source(config, pipeline, prompts)
     path = workdir / "summary.json"
     remedy = f"Give another --config.workdir, or delete {workdir}"
-    artifact.claim(workdir / "made_of.json", source, remedy)
+    artifact.claim(workdir / MADE_OF, source, remedy)
     if path.exists():
         print(f"{len(ids)} pieces are there already in {workdir}/")
         return json.loads(path.read_text(encoding="utf-8"))
     queries = _queries(config, pipeline, ids, prompts, source, clock)
     made, heard = decoder(pipeline), []
-    for i, name in enumerate(ids):
+    for i, name in enumerate(queries.ids):
         clock("decoding", i, len(ids))
         mel = made.log_mel(queries.examples.latent[i])
         heard.append(pooled(mel, len(mel)))
         write_wave(workdir / "audio" / f"{name}.wav", made.wave(mel), made.rate)
-    _write_queries(workdir / "queries", queries, np.stack(heard))
+    _write_queries(workdir / "queries", queries, np.stack(heard), source)
     clock("decoding", len(ids), len(ids))
     content = {
         "pieces": [
-            {"id": name, "prompt": prompt, "audio": f"audio/{name}.wav"}
-            for name, prompt in zip(ids, prompts, strict=True)
+            {
+                "id": name,
+                "prompt": entry["prompt"],
+                "audio": f"audio/{name}.wav",
+                "latent": fingerprint.of_array(latent),
+            }
+            for name, entry, latent in zip(
+                queries.ids, queries.metadata, queries.examples.latent, strict=True
+            )
         ],
         "made_of": source,
         "seconds": clock.seconds(),
@@ -81,7 +90,10 @@ def run(config: ConfigDict, progress: Progress) -> dict[str, Any]:
 
 
 def _write_queries(
-    folder: Path, queries: examples.Corpus, heard: Float[np.ndarray, "n 2 mels"]
+    folder: Path,
+    queries: examples.Corpus,
+    heard: Float[np.ndarray, "n 2 mels"],
+    source: Mapping[str, Any],
 ) -> None:
     """Writes the folder; it is there as a whole or not at all."""
     if folder.exists():
@@ -90,12 +102,14 @@ def _write_queries(
     shutil.rmtree(part, ignore_errors=True)  # what a kill left
     save_arrays(part, queries)
     save_log_mels(part, queries.ids, heard)
+    artifact.claim(part / MADE_OF, source, "")
     part.rename(folder)
 
 
 def _load(config: ConfigDict) -> Pipeline:
     index = json.loads((Path(config.model) / "model_index.json").read_text(encoding="utf-8"))
-    parts = (*_PARTS, "vocoder") if index.get("vocoder") else _PARTS
+    vocoder = (index.get("vocoder") or [None])[-1] is not None  # absent, null or [null, null]
+    parts = (*_PARTS, "vocoder") if vocoder else _PARTS
     return load_pipeline(config.model, parts, ema=config.ema)
 
 
@@ -160,11 +174,22 @@ def _recipe(config: ConfigDict) -> Recipe:
     return Recipe(config.sampler, config.steps, config.guidance, config.seed)
 
 
-def _prompts(config: ConfigDict) -> list[str]:
+def refuse(config: ConfigDict) -> None:
+    """Refuses a card that cannot be run, whatever the model.
+
+    Raises:
+        InputError: names the setting.
+    """
+    cards.refuse_keys(config, get_config(), "configs/generate.py")
     if not config.model:
         raise InputError("no model is given; give --config.model=FOLDER")
     if config.batch < 1:
         raise InputError(f"batch = {config.batch}; give 1 at least")
+    refuse_recipe(_recipe(config))
+    _prompts(config)
+
+
+def _prompts(config: ConfigDict) -> list[str]:
     given = config.prompts
     if isinstance(given, str) and given.lstrip().startswith("["):
         try:

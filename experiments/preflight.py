@@ -17,15 +17,16 @@ from configs.preflight import get_config
 from experiments import attribute_inputs as inputs
 from experiments import cards
 from experiments.progress import Bars, Clock, Progress
-from tda_jax import devices, examples, keys
+from tda_jax import devices, examples, fingerprint, keys
 from tda_jax.artifact import claim, whole_file
 from tda_jax.attribution.units import tracks_of
+from tda_jax.audio.mel import MelSettings
 from tda_jax.corpus.decoding import decoder, write_wave
 from tda_jax.errors import InputError
 from tda_jax.evaluation import preflight
 from tda_jax.examples import Corpus
 from tda_jax.models.folders import read_json
-from tda_jax.models.pretrained import load_pipeline
+from tda_jax.models.pretrained import Pipeline, load_pipeline
 
 
 def run(config: ConfigDict, progress: Progress) -> dict[str, Any]:
@@ -41,29 +42,34 @@ def run(config: ConfigDict, progress: Progress) -> dict[str, Any]:
     Raises:
         InputError: something given cannot be used, before any work.
     """
-    _refuse(config)
+    refuse(config)
     clock, workdir = Clock(progress), Path(config.workdir)
     path = workdir / "preflight.json"
     corpus = inputs.read_corpus(config, inputs.unet_config(config))
     model = inputs.load_model(config)
     names = ("tracks", "strata", "seed")
     source = {name: config[name] for name in names} | {"checkpoint": model.fingerprint}
-    source |= {"corpus": examples.corpus_fingerprint(corpus)}
+    source |= {"corpus": examples.corpus_fingerprint(corpus), "versions": fingerprint.versions()}
+    pipeline = _decoding(config)
+    heard = inputs.log_mels(Path(config.corpus))
+    source |= {name: c.record.fingerprint for name, c in pipeline.components.items()}
+    source["heard"] = fingerprint.of_text(*(fingerprint.of_array(heard[k]) for k in sorted(heard)))
+    source["code"] = fingerprint.of_code("tda_jax.evaluation.preflight", "tda_jax.corpus.decoding")
     claim(workdir / "made_of.json", source, "Give another --config.workdir, or delete that folder")
     if path.exists():
         content = read_json(path)
         _say(content, path)
         return content
     some = preflight.chosen(corpus, tracks_of(corpus), config.tracks, config.seed)
+    clock("decoding", 0, 1)
+    decoded = _decoded(pipeline, some, workdir / "sample.wav")
+    clock("decoding", 1, 1)
     used = devices.local_devices(config.devices or None)
     found = preflight.losses(
         model, some, keys.Draws(1, config.strata), config.seed, config.batch, used, clock
     )
-    heard = inputs.log_mels(Path(config.corpus)).get(some.ids[0])
-    clock("decoding", 0, 1)
-    decoded = _decoded(config, some, workdir / "sample.wav")
-    clock("decoding", 1, 1)
-    content = dict(preflight.as_json(preflight.checks(some, found, decoded, heard)))
+    checks = preflight.checks(some, found, decoded, heard.get(some.ids[0]))
+    content = dict(preflight.as_json(checks))
     content |= {"sample": some.ids[0] if decoded is not None else None}
     content |= {"tracks": len(some.ids), "seconds": clock.seconds()}
     with whole_file(path) as part:
@@ -73,7 +79,12 @@ def run(config: ConfigDict, progress: Progress) -> dict[str, Any]:
     return content
 
 
-def _refuse(config: ConfigDict) -> None:
+def refuse(config: ConfigDict) -> None:
+    """Refuses a card that cannot be run, whatever the folders hold.
+
+    Raises:
+        InputError: names the setting.
+    """
     cards.refuse_keys(config, get_config(), "configs/preflight.py")
     for name in ("model", "corpus"):
         if not config[name]:
@@ -83,19 +94,29 @@ def _refuse(config: ConfigDict) -> None:
             raise InputError(f"{name} = {config[name]}; give {least} at least")
 
 
-def _decoded(config: ConfigDict, corpus: Corpus, path: Path) -> Float[np.ndarray, "..."] | None:
+def _decoding(config: ConfigDict) -> Pipeline:
+    """The VAE and the vocoder of the model's folder, where it has them."""
+    index = read_json(Path(config.model) / "model_index.json")
+    # Absent, null or [null, null] where a pipeline has none.
+    parts = [name for name in ("vae", "vocoder") if (index.get(name) or [None])[-1] is not None]
+    return load_pipeline(config.model, tuple(parts), cache=config.cache or None)
+
+
+def _decoded(
+    pipeline: Pipeline, corpus: Corpus, path: Path
+) -> Float[np.ndarray, "frames mels"] | None:
     """The first track's log-mel by the VAE, its valid frames only; its sound goes to a file.
 
-    None where the model's folder has no VAE.
+    None where there is no VAE of log-mels. What is not finite has no sound.
     """
-    index = read_json(Path(config.model) / "model_index.json")
-    parts = [name for name in ("vae", "vocoder") if index.get(name)]
-    if "vae" not in parts:
+    if "vae" not in pipeline.components:
         return None
-    pipeline = load_pipeline(config.model, tuple(parts), cache=config.cache or None)
     made = decoder(pipeline)
     mel = made.log_mel(corpus.examples.latent[0])
-    write_wave(path, made.wave(mel), made.rate)
+    if "vocoder" not in pipeline.components and mel.shape[1] != MelSettings().mels:
+        return None
+    if np.isfinite(mel).all():
+        write_wave(path, made.wave(mel), made.rate)
     # Latent frame t stands for `factor` mel frames.
     factor = len(mel) // corpus.examples.mask.shape[1]
     return mel[: int(np.asarray(corpus.examples.mask[0]).sum()) * factor]

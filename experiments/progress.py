@@ -1,7 +1,9 @@
 """Progress of a run: a bar for each stage, and how long each took."""
 
+import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 
 from tqdm import tqdm
@@ -83,7 +85,21 @@ class Clock:
         self._stage, self._since = stage, now
         self._progress(stage, done, total)
 
-    def seconds(self) -> dict[str, float]:
-        """The seconds of each stage so far."""
+    def seconds(self, summary: Path | None = None) -> dict[str, float]:
+        """The seconds of each stage so far.
+
+        Args:
+            summary: a JSON file of earlier runs in the same folder; its `seconds` are added, so
+                that a run which found all there does not say that it took no time.
+        """
         running = self._seconds.get(self._stage, 0.0) + time.monotonic() - self._since
-        return {**self._seconds, self._stage: running}
+        return added({**self._seconds, self._stage: running}, summary)
+
+
+def added(seconds: dict[str, float], summary: Path | None) -> dict[str, float]:
+    """Seconds by stage, with those that a summary of earlier runs holds."""
+    if summary is None or not summary.exists():
+        return seconds
+    before = json.loads(summary.read_text(encoding="utf-8")).get("seconds", {})
+    names = dict.fromkeys((*before, *seconds))
+    return {name: before.get(name, 0.0) + seconds.get(name, 0.0) for name in names}

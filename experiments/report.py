@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from configs.report import get_config
 from experiments import cards
 from experiments.progress import Bars, Progress
 from tda_jax.artifact import whole_file
@@ -36,9 +37,10 @@ def run(config: ConfigDict, progress: Progress) -> Path:
         InputError: something given cannot be used, before anything is written; or the disk
             refuses.
     """
-    _refuse(config)
+    refuse(config)
     results = contents.read(Path(config.attributed))
-    found = sources.find(results, *(_path(config[name]) for name in ("audio", "generated")))
+    folders = (_path(config[name]) for name in ("audio", "generated", "query_audio"))
+    found = sources.find(results, *folders)
     evaluation, preflight = (_path(config[name]) for name in ("evaluation", "preflight"))
     evaluation = evaluation and evidence.read_evaluation(evaluation)
     preflight = preflight and evidence.read_preflight(preflight)
@@ -81,7 +83,13 @@ def _path(given: str) -> Path | None:
     return Path(given) if given else None
 
 
-def _refuse(config: ConfigDict) -> None:
+def refuse(config: ConfigDict) -> None:
+    """Refuses a card that cannot be run, whatever the folders hold.
+
+    Raises:
+        InputError: names the setting.
+    """
+    cards.refuse_keys(config, get_config(), "configs/report.py")
     if not config.attributed:
         raise InputError("no results are given; give --config.attributed=DIR")
     if config.top < 1:

@@ -36,6 +36,9 @@ from tda_jax.training import autoencoder, contrast, denoiser, parts
 from tda_jax.training.checkpoints import Checkpoints
 from tda_jax.training.loop import Recipe, Trained
 
+# v-prediction (arXiv 2202.00512): a small network's error in ε is divided by a signal of 0.01 or so
+# when sampling starts, and what it generates then blows up.
+_SCHEDULER = {**AUDIOLDM_SCHEDULER, "prediction_type": "v_prediction"}
 _SHOWS = 10  # updates between two signs of progress
 _TRAINING = ("autoencoder", "contrast", "denoiser", "parts")
 _DECIDES_NOTHING = ("audio", "workdir", "devices", "every")  # of the settings
@@ -67,19 +70,24 @@ def run(config: ConfigDict, progress: Progress) -> dict[str, Any]:
     Raises:
         InputError: something given cannot be used, or the folder holds another run.
     """
-    cards.refuse_keys(config, get_config(), "configs/train.py")
-    sizes = parts.Sizes(**{name: config.sizes[name] for name in parts.Sizes._fields})
+    refuse(config)
+    sizes = sizes_of(config)
     if not config.audio:
         raise InputError("no audio is given; give --config.audio=FOLDER")
-    parts.refuse(config.kind, sizes)
-    _refuse(config, sizes)
     clock, listing = Clock(progress), folder.list_folder(Path(config.audio))
     print(folder.report(listing))
     members = [track for track in listing.tracks if track.member]
     if not members:
         raise InputError(f"{config.audio}: no track has the split 'train'; give some to train on")
-    said = [f"{t.id} {list(t.captions)}" for t in members]
-    audio = fingerprint.of_text(fingerprint.of_files([t.path for t in members]), *said)
+    if len({text for track in members for text in track.captions}) < 2:
+        raise InputError(
+            f"{config.audio}: every track has the same caption, from which no text encoder learns "
+            "anything; give captions that tell tracks apart"
+        )
+    # One that cannot be read is skipped later, with its reason.
+    prints, _ = encoding.prints_of([encoding.File(t.id, t.path) for t in members])
+    said = [f"{t.id} {prints.get(t.id)} {list(t.captions)}" for t in members]
+    audio = fingerprint.of_text(*said)
     made = _Run(config, sizes, members, listing, audio, Path(config.workdir), clock)
     decides = {k: v for k, v in config.to_dict().items() if k not in _DECIDES_NOTHING}
     source = {"audio": audio, "config": decides}
@@ -87,21 +95,34 @@ def run(config: ConfigDict, progress: Progress) -> dict[str, Any]:
     claim(made.workdir / "made_of.json", source, remedy)
     vae = _vae(made)
     _encoders(made, vae)
-    _encode(made, clock)
+    encoded = _encode(made, clock)
     _denoiser(made)
     content = {
-        "tracks": len(members),
+        "tracks": encoded["tracks"],  # that could be read, and were trained on
+        "skipped": encoded["skipped"],
         "parts": _losses(made.workdir),
         "made_of": source,
-        "seconds": clock.seconds(),
+        "seconds": clock.seconds(made.workdir / "summary.json"),
     }
     path = write_summary(made.workdir, content)
     print(f"wrote {made.workdir / 'model'}/, {made.workdir / 'encoded' / 'dataset'}/ and {path}")
     return content
 
 
-def _refuse(config: ConfigDict, sizes: parts.Sizes) -> None:
-    """Refuses what a later stage would refuse after hours."""
+def sizes_of(config: ConfigDict) -> parts.Sizes:
+    """The sizes of a card."""
+    return parts.Sizes(**{name: config.sizes[name] for name in parts.Sizes._fields})
+
+
+def refuse(config: ConfigDict) -> None:
+    """Refuses a card that cannot be run, also for what a later stage would refuse after hours.
+
+    Raises:
+        InputError: names the setting.
+    """
+    cards.refuse_keys(config, get_config(), "configs/train.py")
+    sizes = sizes_of(config)
+    parts.refuse(config.kind, sizes)
     mel, factor = MelSettings(), 2 ** (len(sizes.vae) - 1)
     frames = round(config.seconds * mel.rate) // mel.hop
     halvings = factor * 2 ** (len(sizes.unet) - 1)
@@ -171,10 +192,12 @@ def _encoders(run: _Run, vae: Component) -> None:
     mean, std, frames = (
         np.concatenate([getattr(c, name) for c in chunks]) for name in ("mean", "std", "frames")
     )
-    texts = [tracks[name].captions[0] for c in chunks for name in c.id]
+    said = [tracks[name].captions for c in chunks for name in c.id]
+    texts = [text for some in said for text in some]
+    row = np.repeat(np.arange(len(said)), [len(some) for some in said])  # each with each caption
     start, tokenizer = parts.text_encoder(run.config.kind, run.sizes, texts, run.config.seed)
     ids, mask = captions.token_ids(tokenizer, texts)
-    pairs = contrast.Pairs(ids, mask, contrast.sound_features(mean, frames))
+    pairs = contrast.Pairs(ids, mask, contrast.sound_features(mean, frames)[row])
     recipe = _recipe(own, len(ids), run.config.seed)
     kept = _checkpoints(run, "text", _source(run, "text", own))
     found = contrast.fit(
@@ -192,15 +215,15 @@ def _encoders(run: _Run, vae: Component) -> None:
     part.rename(place)
 
 
-def _encode(run: _Run, clock: Progress) -> None:
-    """The dataset, members and decoys."""
+def _encode(run: _Run, clock: Progress) -> dict[str, Any]:
+    """The dataset, members and decoys; what its summary holds."""
     spec = encoding_card()
     given = {"audio": run.config.audio, "model": str(run.workdir / "encoders")}
     given |= {"workdir": str(run.workdir / "encoded"), "seconds": run.config.seconds}
     given |= {"devices": run.config.devices, "batch": _BATCH, "chunk": _CHUNK}
     for name, value in given.items():
         spec[name] = value
-    encode_corpus.run(spec, clock)
+    return encode_corpus.run(spec, clock)
 
 
 def _denoiser(run: _Run) -> None:
@@ -216,7 +239,7 @@ def _denoiser(run: _Run) -> None:
     empty = captions.conditions(pipeline.components["text_encoder"], tokenizer, [""])
     dropout = denoiser.Dropout(jax.tree.map(lambda x: x[0], empty), own.dropout)
     start = parts.unet(run.config.kind, run.sizes, run.config.seed)
-    schedule = schedule_from_config(AUDIOLDM_SCHEDULER, "the denoiser's schedule")
+    schedule = schedule_from_config(_SCHEDULER, "the denoiser's schedule")
     recipe = _recipe(own, len(members.ids), run.config.seed)
     source = _source(run, "denoiser", own) | {"dataset": dataset.made_of(encoded)}
     found = denoiser.fit(
@@ -303,7 +326,8 @@ def _index(run: _Run, made: Mapping[str, Component]) -> dict[str, Any]:
     classes = {name: component.record.class_name for name, component in made.items()}
     named = {name: [FAMILIES[c].library, c] for name, c in classes.items()}
     scheduler = {SCHEDULER: ["diffusers", AUDIOLDM_SCHEDULER["_class_name"]]}
-    return {"_class_name": parts.PIPELINES[run.config.kind], **scheduler, **named}
+    known = {"_class_name": parts.PIPELINES[run.config.kind]}
+    return {**known, encode_corpus.TRAINED_ON_CAPTIONS: True, **scheduler, **named}
 
 
 def _discard(part: Path) -> None:

@@ -95,11 +95,16 @@ def claim(path: Path, made_of: Mapping[str, Any], remedy: str) -> None:
             takes it.
 
     Raises:
-        InputError: the folder is of something else (the message says which entries differ); the
-            file is damaged; the disk refuses.
+        InputError: the folder is of something else (the message says which entries differ), or
+            holds other JSON files and no such one; the file is damaged; the disk refuses.
     """
     here = fingerprint.plain(made_of, "made_of")
     if not path.exists():
+        if others := sorted(p.name for p in path.parent.glob("*.json")):
+            raise InputError(
+                f"{path.parent}: holds results of something else already, such as {others[0]}. "
+                f"{remedy}"
+            )
         with whole_file(path) as part:
             part.write_text(json.dumps(here, indent=2) + "\n", encoding="utf-8")
         return

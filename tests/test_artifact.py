@@ -201,3 +201,21 @@ def test_a_file_is_whole_or_not_there(tmp_path):
         assert not (tmp_path / "a").exists()
     assert (tmp_path / "a").read_text() == "whole"
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_folder_is_claimed_once_and_for_one_thing(tmp_path):
+    path = tmp_path / "made_of.json"
+    artifact.claim(path, {"seed": 0, "sizes": (1, 2)}, "Go elsewhere")
+    artifact.claim(path, {"seed": 0, "sizes": (1, 2)}, "Go elsewhere")
+    with pytest.raises(InputError, match=r"seed is 0 there and 1 here.*Go elsewhere"):
+        artifact.claim(path, {"seed": 1, "sizes": (1, 2)}, "Go elsewhere")
+    path.write_text("{")
+    with pytest.raises(InputError, match="damaged"):
+        artifact.claim(path, {"seed": 0}, "Go elsewhere")
+
+
+def test_a_folder_of_other_results_is_not_claimed(tmp_path):
+    (tmp_path / "summary.json").write_text("{}")
+    with pytest.raises(InputError, match=r"such as summary\.json. Go elsewhere"):
+        artifact.claim(tmp_path / "made_of.json", {}, "Go elsewhere")
+    assert not (tmp_path / "made_of.json").exists()

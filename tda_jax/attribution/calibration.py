@@ -8,6 +8,7 @@ decoys that are not, trained on or not: to tell training from likeness, decoys m
 query as the members they are held against.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -168,7 +169,8 @@ def difference(
         return Difference(np.nan, np.nan)
     pooled = np.sqrt((members.var(ddof=1) + decoys.var(ddof=1)) / 2)
     if pooled == 0:
-        return Difference(np.nan, np.nan)
+        apart = float(members.mean() - decoys.mean())
+        return Difference(math.copysign(math.inf, apart), 0.0) if apart else Difference(0.0, 0.0)
     d = (members.mean() - decoys.mean()) / pooled
     both = 1 / len(members) + 1 / len(decoys) + d**2 / (2 * (len(members) + len(decoys)))
     return Difference(float(d), float(np.sqrt(both)))

@@ -25,6 +25,7 @@ def of_query(
         steps: how many were taken with it.
 
     Returns:
+        own: the id of the track, member or decoy, that the query is or is a part of, or None.
         self_rank: the query's own rank, if it is a member of the corpus: of its id and latent. Of
             a query that is a unit, the rank of its track.
         rate, predicted_rise: the learning rate, and the share by which the query's own loss is
@@ -40,6 +41,7 @@ def of_query(
     rise = (rate * calibration.a + rate**2 * calibration.b) / calibration.loss
     numbers = {
         "id": query,
+        "own": table.own,
         "self_rank": rank.get(table.own),
         "rate": rate,
         "predicted_rise": rise if steps == 1 else None,

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import jax
 import numpy as np
 from jaxtyping import Float, Float64
 
@@ -35,7 +36,8 @@ def likeness(
     found = {}
     if queries.examples.latent.shape[1:] == corpus.examples.latent.shape[1:]:
         found["latent_similarity"] = similarity.latent_similarity(queries.examples, corpus.examples)
-    if isinstance(corpus.examples.condition, Condition):
+    condition = corpus.examples.condition
+    if isinstance(condition, Condition) and jax.tree.leaves(condition):
         found["condition_similarity"] = similarity.condition_similarity(
             queries.examples, corpus.examples
         )

@@ -192,7 +192,7 @@ def _chunk(
     folder: Path,
     source: Mapping[str, Any],
 ) -> Encoded:
-    prints, unread = _prints(files)
+    prints, unread = prints_of(files)
     files = [file for file in files if file.id in prints]
     made_of = {**source, "files": prints}
     name = fingerprint.of_text(str(fingerprint.plain(made_of, "made_of")))[:16]
@@ -211,7 +211,7 @@ def _chunk(
     return Encoded(ids, **found, skipped=unread | notes["skipped"])
 
 
-def _prints(files: Sequence[File]) -> tuple[dict[str, str], dict[str, str]]:
+def prints_of(files: Sequence[File]) -> tuple[dict[str, str], dict[str, str]]:
     """Fingerprints of files by id, and why others have none; what is no audio is not read whole."""
     prints, unread = {}, {}
     for file in files:

@@ -87,6 +87,16 @@ class Item(NamedTuple):
         return f"{self.id}.{self.suffix}"
 
 
+def refuse_works(works: int) -> None:
+    """Refuses a number of works that no corpus can have.
+
+    Raises:
+        InputError: names it.
+    """
+    if not len(STYLES) <= works <= _MOST:
+        raise InputError(f"works = {works}; give {len(STYLES)} to {_MOST}")
+
+
 def works_of(seed: int, works: int) -> tuple[Work, ...]:
     """The works, artist by artist in turn.
 
@@ -94,8 +104,7 @@ def works_of(seed: int, works: int) -> tuple[Work, ...]:
         InputError: there are fewer than 6, one of each artist, or more than 96, for which there
             would not be titles enough.
     """
-    if not len(STYLES) <= works <= _MOST:
-        raise InputError(f"works = {works}; give {len(STYLES)} to {_MOST}")
+    refuse_works(works)
     count = len(STYLES)
     return tuple(compose(seed, i, STYLES[i % count], i // count) for i in range(works))
 

@@ -63,7 +63,7 @@ def generate(
     Raises:
         InputError: the recipe cannot be carried out, or a latent is not finite.
     """
-    _refuse(recipe)
+    refuse_recipe(recipe)
     root = keys.root(recipe.seed, keys.Domain.GENERATION)
 
     def noise(words: Any) -> Any:
@@ -86,7 +86,12 @@ def generate(
     return out
 
 
-def _refuse(recipe: Recipe) -> None:
+def refuse_recipe(recipe: Recipe) -> None:
+    """Refuses a recipe that cannot be carried out.
+
+    Raises:
+        InputError: names the setting.
+    """
     if recipe.sampler not in get_args(Sampler):
         raise InputError(f"sampler = {recipe.sampler!r}; choose one of {list(get_args(Sampler))}")
     if recipe.steps < 1:

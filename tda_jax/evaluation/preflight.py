@@ -209,9 +209,9 @@ def _frames(corpus: Corpus) -> Check:
         f"at least; {padded.sum()} of {len(frames)} tracks are padded"
     )
     d, error = calibration.difference(frames[members], frames[~members])
-    if np.isfinite(d):
+    if not np.isnan(d):
         words += f"; members and non-members differ by {d:+.2f} standard deviations"
-    alike = not np.isfinite(d) or abs(d) <= max(_SMALL, 2 * error)
+    alike = np.isnan(d) or bool(abs(d) <= max(_SMALL, 2 * error))
     return Check("members and non-members are as long", alike, words)
 
 

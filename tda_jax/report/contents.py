@@ -192,12 +192,9 @@ def _query(workdir: Path, numbers: Mapping[str, Any]) -> Query:
 
 
 def _own(numbers: Mapping[str, Any], table: pa.Table) -> int | None:
-    """The row of the query itself: of its rank, which a part of a track has too, or of its id."""
-    name, wanted = "id", numbers["id"]
-    if numbers["self_rank"] is not None:
-        name, wanted = "rank", numbers["self_rank"]
-    column = table[name].to_pylist()
-    return column.index(wanted) if wanted in column else None
+    """The row of the track that the query is or is a part of; its id alone would not tell."""
+    own, column = numbers["own"], table["id"].to_pylist()
+    return column.index(own) if own in column else None
 
 
 def _float(value: float | None) -> float:

@@ -21,13 +21,19 @@ MEASURES = {
         "Own rank", "Where a training track ranks when it is the query itself: 1 is best.", 1
     ),
     "relatives_auc": Measure(
-        "Relatives", "How often a track of the same work ranks above one of another work.", 2
+        "Relatives",
+        "How often another trained version of the query’s work ranks above another work.",
+        2,
     ),
     "caption_mates_auc": Measure(
-        "Same caption", "How often a track of the same caption ranks above one of another.", 2
+        "Same caption",
+        "How often a track of another work under the same caption ranks above the rest.",
+        2,
     ),
     "member_auc": Measure(
-        "Members", "How often a track that the model was trained on ranks above a decoy.", 2
+        "Trained or not",
+        "How often a trained version of the query’s work ranks above a held-out one as like it.",
+        2,
     ),
 }
 """By the names that an evaluation's file has for them."""
@@ -87,7 +93,7 @@ def read_evaluation(path: Path) -> Evaluation:
     Raises:
         InputError: the file cannot be read, or is no evaluation.
     """
-    found = read_object(path, ("note", "rows"), "an evaluation of experiments.evaluate")
+    found = read_object(path, ("note", "rows"), "the evaluation.json of experiments.demo")
     try:
         methods = tuple(
             Method(

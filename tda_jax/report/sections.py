@@ -34,7 +34,7 @@ class Section(NamedTuple):
 
     Attributes:
         id: of the query.
-        prompt: of a generated query, else None.
+        prompt: of a query that is no track, else None.
         made_by: settings of the sampler that made it, by name.
         own: the track that it is or is a part of, or None.
         player: of the query; None in a report without sound.
@@ -84,8 +84,8 @@ def section(query: Query, found: Sources, top: int, play: Play | None) -> Sectio
     tracks = [contents.track(query, row) for row in contents.top_rows(query, top)]
     axis = charts.axis_of(tracks, query) if tracks else None
     own = None if query.own is None else contents.track(query, query.own)
-    piece = found.pieces.get(query.id)
-    start = own.start if own is not None and piece is None else 0.0
+    piece = found.pieces.get(query.id) if own is None else None
+    start = 0.0 if own is None else own.start
     errors = query.column("direction_error")
     return Section(
         id=query.id,

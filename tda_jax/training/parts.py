@@ -17,6 +17,8 @@ PIPELINES = {"text": "StableDiffusionPipeline", "class": "AudioLDMPipeline"}
 _TEXT_ENCODERS = {"text": "CLIPTextModel", "class": "ClapTextModelWithProjection"}
 _TOKENIZERS = {"text": "clip", "class": "roberta"}
 _HEADS = 4
+_FEWEST_TOKENS = 3
+_UNET = "UNet2DConditionModel"
 _UNET_GROUPS, _VAE_GROUPS = 8, 4
 
 
@@ -52,8 +54,12 @@ def refuse(kind: str, sizes: Sizes) -> None:
         raise InputError(f"unet = {sizes.unet}; give two multiples of {_UNET_GROUPS} or more")
     if not sizes.vae or any(n % _VAE_GROUPS for n in sizes.vae):
         raise InputError(f"vae = {sizes.vae}; give multiples of {_VAE_GROUPS}, one for each level")
-    if sizes.text % _HEADS:
+    if sizes.text < 1 or sizes.text % _HEADS:
         raise InputError(f"text = {sizes.text}; give a multiple of {_HEADS}, the heads")
+    if sizes.tokens < _FEWEST_TOKENS:
+        raise InputError(
+            f"tokens = {sizes.tokens}; give {_FEWEST_TOKENS} at least, for two ends and a word"
+        )
     for name in ("latent", "layers"):
         if getattr(sizes, name) < 1:
             raise InputError(f"{name} = {getattr(sizes, name)}; give 1 at least")
@@ -102,6 +108,17 @@ def text_encoder(
 
 def unet(kind: Kind, sizes: Sizes, seed: int) -> Component:
     """A denoiser of the VAE's latents."""
+    return component(_UNET, _unet_config(kind, sizes), seed)
+
+
+def unet_groups(kind: Kind, sizes: Sizes) -> Mapping[str, str]:
+    """The parameter groups that such a denoiser will have."""
+    family = FAMILIES[_UNET]
+    named = {"_class_name": _UNET, **_unet_config(kind, sizes)}
+    return family.groups(family.read_config(named, f"the new {_UNET}"))
+
+
+def _unet_config(kind: Kind, sizes: Sizes) -> dict[str, Any]:
     levels = len(sizes.unet)
     config = {
         "in_channels": sizes.latent,
@@ -122,7 +139,7 @@ def unet(kind: Kind, sizes: Sizes, seed: int) -> Component:
             "projection_class_embeddings_input_dim": sizes.text,
             "class_embeddings_concat": True,
         }
-    return component("UNet2DConditionModel", config, seed)
+    return config
 
 
 def component(class_name: str, config: Mapping[str, Any], seed: int) -> Component:

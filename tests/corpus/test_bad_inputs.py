@@ -139,7 +139,7 @@ def test_a_file_without_permission_is_skipped():
     def look(place):
         tracks = folder.list_folder(place).tracks
         files = [encoding.File(track.id, track.path) for track in tracks]
-        return tracks, spectrograms(tracks).skipped, *encoding._prints(files)
+        return tracks, spectrograms(tracks).skipped, *encoding.prints_of(files)
 
     with tempfile.TemporaryDirectory() as name:
         place, user = Path(name), os.geteuid()

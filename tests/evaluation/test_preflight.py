@@ -58,7 +58,7 @@ def test_what_fits_passes():
         ({"found": losses(members=0.0)}, "members are known better than non-members", None),
         ({"corpus": corpus(0.18)}, "latents have the network's scale", False),
         (
-            {"corpus": corpus(frames=np.where(np.arange(N) < N // 2, 8, 3) - np.arange(N) % 2)},
+            {"corpus": corpus(frames=np.where(np.arange(N) < N // 2, 8, 3))},
             "members and non-members are as long",
             False,
         ),
@@ -67,7 +67,7 @@ def test_what_fits_passes():
         ({"decoded": None}, "the VAE gives back what was encoded", None),
         ({"heard": None}, "the VAE gives back what was encoded", None),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_one_thing_that_is_wrong_is_named(given, name, expected):
     usual = {"corpus": corpus(), "found": losses(), "decoded": DECODED, "heard": HEARD}

@@ -25,7 +25,6 @@ SHRUNK = {
     "train.denoiser.batch": 4,
     "preflight.tracks": 6,
     "preflight.strata": 2,
-    "generate.seconds": 0.64,
     "generate.steps": 2,
     "attribute.group": "cross_attention_kv",
     "attribute.fisher_draws": 1,

@@ -11,9 +11,8 @@ import time
 import numpy as np
 import pytest
 
-from experiments import demo
+from experiments import demo, generate
 from tda_jax.audio import reading
-from tda_jax.diffusion import generation
 from tda_jax.errors import InputError
 from tda_jax.training import loop
 from tests.experiments import demo_card
@@ -122,13 +121,20 @@ def test_scores_say_where_a_track_came_from(ran):
 
 def test_a_second_run_repeats_nothing(ran, monkeypatch):
     workdir, first, _ = ran
-    for module, name in ((loop, "train"), (generation, "generate"), (reading, "windows")):
+    for module, name in ((loop, "train"), (generate, "generate"), (reading, "windows")):
         monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("done again"))
     stages = []
     again = demo.run(demo_card.card(workdir), lambda stage, *_: stages.append(stage))
     numbers = {k: v for k, v in first.items() if k != "seconds"}
     assert {k: v for k, v in again.items() if k != "seconds"} == numbers
     assert not {s for s in stages if s.startswith(("training", "sampling", "losses"))}
+
+
+def test_what_decides_nothing_may_change(ran):
+    config = demo_card.card(ran[0], **{"attribute.batch": 4, "report.top": 3, "no_audio": True})
+    assert demo._decides(config) == demo._decides(demo_card.card("elsewhere"))
+    other = demo_card.card(ran[0], **{"train.vae.batch": 3})
+    assert demo._decides(other) != demo._decides(config)
 
 
 def test_another_demo_in_the_same_folder_is_refused(ran):
@@ -140,7 +146,14 @@ def test_another_demo_in_the_same_folder_is_refused(ran):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"works": 1}, "works = 1; give 2 at least"),
+        ({"works": 1}, "works = 1; give 6 to 96"),
+        ({"attribute.group": "attention"}, "no parameter group 'attention'"),
+        ({"generate.sampler": "euler"}, "sampler = 'euler'"),
+        ({"train.sizes.tokens": 2}, "tokens = 2; give 3 at least"),
+        ({"train.seconds": 0.65}, "seconds = 0.65 are 65 frames"),
+        ({"attribute.strata": 7}, "strata"),
+        ({"report.top": 0}, "top = 0"),
+        ({"preflight.tracks": 0}, "tracks = 0"),
         ({"queries": 7}, "queries = 7; give 1 to 6"),
         ({"pieces": 0}, "pieces = 0"),
     ],

@@ -32,3 +32,13 @@ def test_time_belongs_to_the_stage_that_spoke_last(monkeypatch):
     clock("a", 0, 1)  # at 10
     assert clock.seconds() == {"preparation": 2.0, "a": 3.0 + 1.0 + 7.0, "b": 4.0}  # at 17
     assert events == [("a", 0, 2), ("a", 2, 2), ("b", 0, 1), ("a", 0, 1)]
+
+
+def test_time_of_earlier_runs_is_added(monkeypatch, tmp_path):
+    now = iter([0.0, 2.0, 5.0])
+    monkeypatch.setattr(time, "monotonic", lambda: next(now))
+    path = tmp_path / "summary.json"
+    path.write_text('{"seconds": {"a": 10.0, "c": 1.5}}')
+    clock = Clock(lambda *_: None)  # at 0
+    clock("a", 0, 2)  # at 2
+    assert clock.seconds(path) == {"a": 13.0, "c": 1.5, "preparation": 2.0}  # at 5

@@ -1,11 +1,14 @@
 """The entry point: what it writes, what it never copies, and what it refuses."""
 
+import json
 import re
 import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import soundfile
 
 from experiments import report
 from tda_jax.errors import InputError
@@ -73,6 +76,41 @@ def test_a_second_run_makes_nothing_again(made, given, monkeypatch):
 def test_the_same_input_gives_the_same_report(made, given, tmp_path):
     report.run(saved.card(tmp_path, **given), saved.silent)
     assert files(tmp_path) == files(made)
+
+
+def test_a_query_that_is_a_file_is_played_from_its_own_folder(given, tmp_path):
+    queries = tmp_path / "queries"
+    queries.mkdir()
+    soundfile.write(queries / "query.wav", 0.3 * np.sin(np.arange(16000) / 7), 16000)
+    asked = {**given, "generated": "", "query_audio": str(queries)}
+    report.run(saved.card(tmp_path / "with", **asked), saved.silent)
+    report.run(saved.card(tmp_path / "without", **asked | {"query_audio": ""}), saved.silent)
+    texts = [(tmp_path / name / "index.html").read_text() for name in ("with", "without")]
+    assert all("An audio file, piece 001" in text and "a hum" in text for text in texts)
+    said = "No player: no folder of the queries&#39; audio was given."
+    assert [said in text for text in texts] == [False, True]
+
+
+def test_a_query_that_has_the_id_of_a_track_is_not_that_track(tmp_path):
+    folder = tmp_path / "attributed"
+    saved.write_results(folder, ((0, 0), (1, None)))
+    path = folder / "summary.json"
+    content = json.loads(path.read_text())
+    content["queries"][1]["id"] = "t07"  # an audio file of its own, and a member of the corpus
+    path.write_text(json.dumps(content))
+    report.run(saved.card(tmp_path / "out", attributed=str(folder)), saved.silent)
+    tree = parse((tmp_path / "out" / "index.html").read_text())
+    assert len([p for p in tree.all("p") if p.words() == "The query itself"]) == 1
+
+
+def test_pieces_of_another_run_are_refused(given, tmp_path):
+    other = tmp_path / "generated"
+    shutil.copytree(given["generated"], other)
+    path = other / "summary.json"
+    path.write_text(path.read_text().replace("latent of", "other latent of"))
+    asked = {**given, "generated": str(other)}
+    with pytest.raises(InputError, match="'piece 001' is not the one that was attributed"):
+        report.run(saved.card(tmp_path / "out", **asked), saved.silent)
 
 
 def test_without_audio_nothing_is_copied(given, tmp_path):
@@ -162,7 +200,7 @@ def test_what_cannot_be_used_is_refused_before_any_work(given, tmp_path, changes
     ("name", "content", "message"),
     [
         ("evaluation", '{"note": "", "rows": [{"name": 1}]}', "a row is no method"),
-        ("evaluation", '{"rows": []}', "has no 'note'; give an evaluation"),
+        ("evaluation", '{"rows": []}', "has no 'note'; give the evaluation"),
         ("preflight", '{"verdict": "", "checks": [{}]}', "a check lacks name"),
         ("generated", '{"pieces": [{"id": "x"}], "made_of": {}}', "a piece lacks id"),
     ],

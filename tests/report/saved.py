@@ -111,6 +111,8 @@ def write_results(workdir, queries=((0, 0), (1, None)), extra=True):
         folder = query_folder(workdir, name)
         write_parquet(folder / "scores.parquet", rows)
         said = summary.of_query(name, one, Calibration(0.3, 1.0, 2.0, 1.9), 0.01, 1)
+        about = {} if own is not None else {"caption": "a hum", "file_name": "query.wav"}
+        said |= {"metadata": about, "latent": f"latent of {name}"}
         numbers.append(said | {"folder": str(query_folder(Path(), name))})
     content = {
         "tracks": MEMBERS,
@@ -150,6 +152,7 @@ def write_pieces(folder):
     wave = 0.4 * np.sin(np.arange(32000) / 9)
     soundfile.write(folder / "audio" / f"{PIECE}.wav", wave, 16000)
     piece = {"id": PIECE, "prompt": f"slow {EVIL}", "audio": f"audio/{PIECE}.wav"}
+    piece["latent"] = f"latent of {PIECE}"
     made_of = {"negative": "", "sampler": "dpm", "steps": 3, "guidance": 2.5, "seed": 0}
     said = {"pieces": [piece], "made_of": made_of}
     (folder / "summary.json").write_text(json.dumps(said), encoding="utf-8")

@@ -4,6 +4,7 @@ Each check is decided by a test over tracks, never by a mean: what their spread 
 to be open.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -102,17 +103,20 @@ def losses(
     """
     examples = corpus.examples
     other = jax.tree.map(lambda x: x[others(examples.condition)], examples.condition)
+    moved, rest = split_group(model, _GROUP)
+    network, zero = (
+        sweep.make_sweep(m, draws, seed, batch, used)
+        for m in (model, model._replace(terms=_nothing(model)))
+    )
     settings = {
-        "own": (model, examples),
-        "other": (model, examples._replace(condition=other)),
-        "nothing": (model._replace(terms=_nothing(model)), examples),
+        "own": (network, examples),
+        "other": (network, examples._replace(condition=other)),
+        "nothing": (zero, examples),
     }
+    placed = sweep.place(network, moved, rest)  # on the devices of both
     found, n = {}, len(corpus.ids)
-    for i, (name, (terms, given)) in enumerate(settings.items()):
+    for i, (name, (swept, given)) in enumerate(settings.items()):
         progress("preflight", i * n, len(settings) * n)
-        swept = sweep.make_sweep(terms, draws, seed, batch, used)
-        moved, rest = split_group(model, _GROUP)
-        placed = sweep.place(swept, moved, rest)
         here = sweep.displaced(swept, placed, jax.tree.map(jnp.zeros_like, moved))
         per_draw = sweep.losses(swept, placed, here, given, corpus.ids).draws
         found[name] = per_draw.astype(np.float64).mean(axis=(1, 2))
@@ -209,9 +213,9 @@ def _frames(corpus: Corpus) -> Check:
         f"at least; {padded.sum()} of {len(frames)} tracks are padded"
     )
     d, error = calibration.difference(frames[members], frames[~members])
-    if not np.isnan(d):
+    if not math.isnan(d):
         words += f"; members and non-members differ by {d:+.2f} standard deviations"
-    alike = np.isnan(d) or bool(abs(d) <= max(_SMALL, 2 * error))
+    alike = math.isnan(d) or bool(abs(d) <= max(_SMALL, 2 * error))
     return Check("members and non-members are as long", alike, words)
 
 

@@ -21,6 +21,9 @@ _FEWEST_REFERENCES = 4
 _NORMAL_MAD = 1.4826  # standard deviation / median absolute deviation of a normal distribution
 
 
+_UNKNOWN = (math.nan, math.nan)
+
+
 class Difference(NamedTuple):
     """How far members and decoys differ in a factor.
 
@@ -135,7 +138,8 @@ def decoy_match(corpus: Corpus, loss_before: Float[np.ndarray, " n"]) -> dict[st
         For "valid_frames" and "latent_rms" (over valid frames), which must match, and for
         "loss_before", which training itself lowers for the members: there a difference says how
         far the model has memorised, and only one beside an unmatched other factor is suspect.
-        Nan where either side has fewer than 2 tracks or no track differs from another.
+        Nan where either side has fewer than 2 tracks or no track differs from another; infinite
+        where tracks differ from those of the other side alone.
     """
     mask = np.asarray(corpus.examples.mask, np.float64)
     frames = mask.sum(axis=1)
@@ -166,11 +170,11 @@ def difference(
     """How far the means lie apart, in standard deviations; nan with fewer than 2 of a side."""
     members, decoys = (x[~np.isnan(x)] for x in (members, decoys))
     if min(len(members), len(decoys)) < 2:
-        return Difference(np.nan, np.nan)
+        return Difference(*_UNKNOWN)
     pooled = np.sqrt((members.var(ddof=1) + decoys.var(ddof=1)) / 2)
     if pooled == 0:
         apart = float(members.mean() - decoys.mean())
-        return Difference(math.copysign(math.inf, apart), 0.0) if apart else Difference(0.0, 0.0)
+        return Difference(math.copysign(math.inf, apart), 0.0) if apart else Difference(*_UNKNOWN)
     d = (members.mean() - decoys.mean()) / pooled
     both = 1 / len(members) + 1 / len(decoys) + d**2 / (2 * (len(members) + len(decoys)))
     return Difference(float(d), float(np.sqrt(both)))

@@ -240,6 +240,8 @@ def test_decoys_that_do_not_match_show():
     assert np.isnan(loud["loss_before"].standardised)  # all the same
     short = decoy_match(corpus(0, 60, 30, shortest=1), np.zeros(90))["valid_frames"]
     assert short.standardised > 2 * short.standard_error
+    apart = decoy_match(corpus(0, 60, 30), np.where(np.arange(90) < 60, 2.0, 1.0))["loss_before"]
+    assert (apart.standardised, apart.standard_error) == (np.inf, 0.0)
 
 
 def test_one_decoy_cannot_be_compared():

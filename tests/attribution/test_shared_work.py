@@ -69,6 +69,7 @@ def test_sweep_projects_the_text_once_for_all_draws(layer):
     assert elements(sweep_program(MANY), "attn2/to_q") == 4 * of_queries
 
 
+@pytest.mark.slow
 def test_linearised_pass_projects_the_text_once_for_all_draws():
     once = elements(linear_program(FEW, 1), "attn2/to_k")
     assert elements(linear_program(MANY, 1), "attn2/to_k") == once

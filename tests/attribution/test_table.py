@@ -294,6 +294,7 @@ def test_summary_of_a_query(tmp_path):
     found = summary.of_query(IDS[3], made, OWN, RATE, 1)
     assert found == {
         "id": IDS[3],
+        "own": IDS[3],
         "self_rank": 3,
         "rate": RATE,
         "predicted_rise": pytest.approx((RATE * 0.3 + RATE**2 * 0.1) / 2.0),

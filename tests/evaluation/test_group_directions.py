@@ -71,6 +71,7 @@ def test_the_signs_are_those_of_the_query_and_the_seed_alone():
         assert any((other[p] != same[p]).any() for p in gradient)
 
 
+@pytest.mark.slow
 def test_zeros_elsewhere_score_as_moving_the_group_alone(tmp_path):
     group = "cross_attention_kv"
     plan = few_parameters.plan(

@@ -68,6 +68,7 @@ def test_what_is_sought_in_many_is_asked_for_more():
     assert decided(verdicts.all_of([one, one])) == HOLDS  # where all must, each is asked once
 
 
+@pytest.mark.slow
 def test_luck_is_found_no_more_often_than_is_said():
     # Five groups, three seeds, nothing there: a claim sought in any of them.
     rng = np.random.default_rng(0)

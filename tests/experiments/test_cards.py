@@ -1,12 +1,14 @@
 """Short flags stand for settings of a card."""
 
+import subprocess
 import sys
-from types import SimpleNamespace
+from pathlib import Path
 
 import pytest
 
 from experiments import cards
 
+ROOT = Path(__file__).parent.parent.parent
 SHORT = {"workdir": "config.workdir", "no-audio": "config.no_audio"}
 
 
@@ -24,20 +26,17 @@ def test_a_short_flag_is_spelled_out(given, read):
     assert [cards._spelled_out(arg, SHORT) for arg in given] == read
 
 
-def test_the_command_line_is_read_with_them(tmp_path, monkeypatch):
+def test_the_command_line_is_read_with_them(tmp_path):
     card = tmp_path / "card.py"
     card.write_text(
         "from ml_collections import ConfigDict\n"
         "def get_config():\n"
         "    return ConfigDict({'workdir': 'w', 'no_audio': False}).lock()\n"
     )
-    monkeypatch.setattr(sys, "argv", ["prog", "--workdir", "there", "--no-audio"])
-    seen = SimpleNamespace()
-
-    def main(config):
-        seen.config = config.to_dict()
-
-    with pytest.raises(SystemExit) as end:
-        cards.start(main, str(card), SHORT)
-    assert not end.value.code
-    assert seen.config == {"workdir": "there", "no_audio": True}
+    program = f"""
+from experiments import cards
+cards.start(lambda config: print(config.to_dict()), {str(card)!r}, {SHORT!r})
+"""
+    command = [sys.executable, "-c", program, "--workdir", "there", "--no-audio"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert eval(said) == {"workdir": "there", "no_audio": True}

@@ -127,6 +127,7 @@ def test_a_second_run_computes_nothing_and_says_the_same(finished, monkeypatch):
     assert {path: path.stat().st_mtime_ns for path in arrays(workdir).values()} == there
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_made_again_as_it_was(finished):
     workdir, found, _ = finished
     lost = [p for p in arrays(workdir).values() if p.name.startswith(("steps-work00", "fisher-20"))]

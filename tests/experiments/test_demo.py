@@ -17,6 +17,7 @@ from tda_jax.errors import InputError
 from tda_jax.training import loop
 from tests.experiments import demo_card
 
+pytestmark = pytest.mark.slow  # two minutes of compiling; `.ci/run` runs all but the kills
 STAGES = (
     "composing and playing",
     "training the VAE",
@@ -164,7 +165,6 @@ def test_a_card_that_cannot_be_run_is_refused(tmp_path, changes, message):
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.slow
 def test_killed_in_every_stage_it_ends_the_same(ran, tmp_path):
     """One run, killed when each stage has begun in turn, then let finish."""
     whole, _, _ = ran

@@ -196,7 +196,7 @@ def test_a_prediction_does_not_depend_on_its_batch():
         np.testing.assert_allclose(batched[i], alone, rtol=0, atol=1e-5 * np.abs(alone).max())
 
 
-@pytest.mark.parametrize("name", ["sd", "audioldm_odd"])
+@pytest.mark.parametrize("name", ["sd", pytest.param("audioldm_odd", marks=pytest.mark.slow)])
 def test_half_precision_in_is_half_precision_out(name):
     module, params = small(name)
     predict = jax.jit(predict_fn(module))

@@ -19,6 +19,7 @@ from experiments.attribute_outputs import write_summary
 from experiments.progress import Bars, Clock, Progress
 from tda_jax import devices, fingerprint
 from tda_jax.artifact import claim, whole_file
+from tda_jax.attribution.units import tracks_of
 from tda_jax.audio.mel import MelSettings
 from tda_jax.corpus import dataset, encoding, folder
 from tda_jax.diffusion.schedules import schedule_from_config
@@ -192,12 +193,15 @@ def _encoders(run: _Run, vae: Component) -> None:
     mean, std, frames = (
         np.concatenate([getattr(c, name) for c in chunks]) for name in ("mean", "std", "frames")
     )
-    said = [tracks[name].captions for c in chunks for name in c.id]
+    names = [name for c in chunks for name in c.id]  # of each window's track
+    _, track = np.unique(names, return_inverse=True)
+    said = [tracks[name].captions for name in names]
     texts = [text for some in said for text in some]
     row = np.repeat(np.arange(len(said)), [len(some) for some in said])  # each with each caption
     start, tokenizer = parts.text_encoder(run.config.kind, run.sizes, texts, run.config.seed)
     ids, mask = captions.token_ids(tokenizer, texts)
-    pairs = contrast.Pairs(ids, mask, contrast.sound_features(mean, frames)[row])
+    sounds = contrast.sound_features(mean, frames)
+    pairs = contrast.Pairs(ids, mask, sounds[row], track[row])
     recipe = _recipe(own, len(ids), run.config.seed)
     kept = _checkpoints(run, "text", _source(run, "text", own))
     found = contrast.fit(
@@ -240,8 +244,10 @@ def _denoiser(run: _Run) -> None:
     dropout = denoiser.Dropout(jax.tree.map(lambda x: x[0], empty), own.dropout)
     start = parts.unet(run.config.kind, run.sizes, run.config.seed)
     schedule = schedule_from_config(_SCHEDULER, "the denoiser's schedule")
-    recipe = _recipe(own, len(members.ids), run.config.seed)
+    tracks = tracks_of(members)
+    recipe = _recipe(own, len(tracks.ids), run.config.seed)
     source = _source(run, "denoiser", own) | {"dataset": dataset.made_of(encoded)}
+    source |= {"tracks": fingerprint.of_array(tracks.of_unit)}
     found = denoiser.fit(
         predict_fn(start.module),
         schedule,
@@ -251,6 +257,7 @@ def _denoiser(run: _Run) -> None:
         dropout,
         _checkpoints(run, "denoiser", source),
         *_shown(run, "denoiser", recipe),
+        tracks=tracks.of_unit,
     )
     _note(run, "denoiser", found)
     made = {**pipeline.components, "unet": start._replace(params=jax.device_get(found.params))}

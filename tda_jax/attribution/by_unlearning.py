@@ -43,7 +43,7 @@ class Run(NamedTuple):
         before: the store of losses at θ0; None for "linearised", whose stores hold them.
         directions: by query id, its calibration and learning rate.
         skipped: (query id, reason) of queries that could not be unlearned.
-        fisher: notes of the Fisher information: tracks, draws, draws left out with reasons.
+        fisher: notes of the Fisher information, see `prepare.fisher_information`.
         own: by query id, where the query itself stands in the corpus, for queries that are one of
             its tracks: of the same id and the same latent.
     """
@@ -65,6 +65,7 @@ class _Context(NamedTuple):
     compute: Compute
     workdir: Path
     corpus_print: str
+    tracks_print: Mapping[str, str]
     code: Mapping[str, Any]
     progress: Progress
     moved: tree.Flat
@@ -102,7 +103,10 @@ def run(
     prints = examples.corpus_fingerprint(corpus)
     # Placed once: all passes then share these copies.
     parts = devices.replicate(split_group(model, settings.group), compute.devices)
-    context = _Context(model, corpus, settings, compute, workdir, prints, code, progress, *parts)
+    weighed = prepare.fisher_tracks_print(corpus)
+    context = _Context(
+        model, corpus, settings, compute, workdir, prints, weighed, code, progress, *parts
+    )
     information, notes = prepare.fisher_information(
         model,
         corpus,
@@ -295,10 +299,9 @@ def _store(
 
 
 def _source(context: _Context, names: Sequence[str]) -> dict[str, Any]:
-    return {
-        **made_of(context.model, context.corpus_print, context.settings, *names),
-        **context.code,
-    }
+    weighed = context.tracks_print if set(_FISHER) <= set(names) else {}
+    made = made_of(context.model, context.corpus_print, context.settings, *names)
+    return {**made, **weighed, **context.code}
 
 
 def _query_source(

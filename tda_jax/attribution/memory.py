@@ -32,7 +32,13 @@ class Need(NamedTuple):
         return self.arguments + self.results + self.scratch
 
 
-def of_fisher(made: fisher.FisherPass, placed: Any, moved: tree.Flat, examples: Example) -> Need:
+def of_fisher(
+    made: fisher.FisherPass,
+    placed: Any,
+    moved: tree.Flat,
+    examples: Example,
+    weighed: bool = False,
+) -> Need:
     """The memory of a pass for the Fisher information.
 
     Args:
@@ -40,11 +46,13 @@ def of_fisher(made: fisher.FisherPass, placed: Any, moved: tree.Flat, examples: 
         placed: from `fisher.place`, or the shapes of it.
         moved: the group.
         examples: with a leading axis; one is enough.
+        weighed: whether rows have weights, as units of tracks do.
     """
     mapped, lead = made.mapped, (len(made.mapped.devices), made.mapped.batch)
     total = jax.tree.map(lambda x: _shape(lead[:1] + x.shape, x.dtype), moved)
     rows = _rows(mapped, examples, made.draws, made.layout.per_row)
-    return _need(mapped, total, placed, rows, _shape(lead, bool))
+    weights = _shape(lead, jnp.result_type(float)) if weighed else None
+    return _need(mapped, total, placed, (rows, weights), _shape(lead, bool))
 
 
 def of_sweep(made: sweep.Sweep, placed: Any, moved: tree.Flat, examples: Example) -> Need:

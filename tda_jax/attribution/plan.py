@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from tda_jax import params as tree
-from tda_jax.attribution import fisher, linearised, memory, sweep
+from tda_jax.attribution import fisher, linearised, memory, prepare, sweep
 from tda_jax.attribution.contract import Model, split_group
 from tda_jax.attribution.settings import Compute, Settings
 from tda_jax.examples import Corpus
@@ -16,7 +16,7 @@ class Stage(NamedTuple):
     """One kind of work of a run.
 
     Attributes:
-        pairs: (track, draw) pairs, or for a query's gradient its draws: one pass through the
+        pairs: (row, draw) pairs, or for a query's gradient its draws: one pass through the
             network each, of what is not there yet all of them.
         bytes: peak memory of each device, from the compiled program; None if not asked for.
     """
@@ -34,17 +34,18 @@ def plan(
 
     Args:
         model: what to attribute; shapes in place of parameters will do.
-        corpus: its tracks.
+        corpus: its tracks, or units of them.
         queries: to be attributed.
         settings: what decides the scores.
         compute: devices and batches.
     """
-    members = settings.fisher_tracks or int(corpus.members.sum())
+    used = prepare.fisher_rows(corpus, settings)
     n, q = len(corpus.ids), len(queries.ids)
     parts = [_shapes(part) for part in split_group(model, settings.group)]
-    of_fisher = _fisher_bytes(model, *parts, corpus, settings, compute)
+    weighed = used.weights is not None
+    of_fisher = _fisher_bytes(model, *parts, corpus, settings, compute, weighed)
     stages = {
-        "Fisher information": Stage(members * settings.fisher_draws, of_fisher),
+        "Fisher information": Stage(len(used.rows) * settings.fisher_draws, of_fisher),
         "query gradients": Stage(q * settings.query_draws * settings.steps),
         "query calibration": Stage(q * settings.draws.count),
     }
@@ -67,11 +68,12 @@ def _fisher_bytes(
     corpus: Corpus,
     settings: Settings,
     compute: Compute,
+    weighed: bool,
 ) -> int:
     made = fisher.make_fisher(
         model, settings.fisher_draws, settings.seed, compute.fisher_batch, compute.devices
     )
-    return memory.of_fisher(made, (moved, rest, made.key), moved, corpus.examples).peak
+    return memory.of_fisher(made, (moved, rest, made.key), moved, corpus.examples, weighed).peak
 
 
 def _linearised_bytes(

@@ -9,14 +9,15 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Float64, Int
 
-from tda_jax import artifact, devices, examples, keys
+from tda_jax import artifact, devices, examples, fingerprint, keys
 from tda_jax import params as tree
-from tda_jax.attribution import fisher, unlearn
+from tda_jax.attribution import fisher, units, unlearn
 from tda_jax.attribution.contract import Model, split_group
 from tda_jax.attribution.settings import Compute, Settings, made_of
 
@@ -52,6 +53,61 @@ def unlearning_examples(corpus: examples.Corpus, settings: Settings) -> examples
     return corpus.examples._replace(mask=mask)
 
 
+class FisherRows(NamedTuple):
+    """The rows of a corpus that the Fisher information is made of.
+
+    Attributes:
+        rows: positions in the corpus, in the order of their ids.
+        weights: 1/U for each of the U units of a track; None where every row is a whole track.
+        tracks: how many tracks they are of.
+    """
+
+    rows: Int[np.ndarray, " n"]
+    weights: Float64[np.ndarray, " n"] | None
+    tracks: int
+
+
+def fisher_rows(corpus: examples.Corpus, settings: Settings) -> FisherRows:
+    """All units of the members of a corpus, or of `fisher_tracks` of them at random.
+
+    Args:
+        corpus: decoys in it are passed over, since the model was not trained on them.
+        settings: `fisher_tracks` and `seed` count.
+
+    Raises:
+        InputError: there are fewer tracks; rows of the corpus cannot be units of one track.
+    """
+    tracks = units.tracks_of(corpus)
+    names = [name for name, member in zip(tracks.ids, tracks.members, strict=True) if member]
+    if settings.fisher_tracks is not None:
+        names = keys.subset(names, settings.fisher_tracks, settings.seed)
+    picked = set(names)
+    chosen = np.array([name in picked for name in tracks.ids])
+    # In the order of ids: a resumed sum goes on in the same one, whatever the corpus's is.
+    rows = sorted(np.flatnonzero(chosen[tracks.of_unit]).tolist(), key=corpus.ids.__getitem__)
+    of_unit = tracks.of_unit[rows]
+    weights = 1 / np.bincount(of_unit)[of_unit]
+    whole = len(names) == len(rows)
+    return FisherRows(np.array(rows, np.int64), None if whole else weights, len(names))
+
+
+def fisher_tracks_print(corpus: examples.Corpus) -> dict[str, str]:
+    """What decides picks and weights of a corpus's rows and is not in its own fingerprint.
+
+    Returns:
+        `tracks`, a sha256 of which member row is of which track; nothing where each is of itself.
+
+    Raises:
+        InputError: rows of the corpus cannot be units of one track.
+    """
+    tracks = units.tracks_of(corpus)
+    of_members = np.flatnonzero(corpus.members)
+    pairs = sorted((corpus.ids[i], tracks.ids[tracks.of_unit[i]]) for i in of_members)
+    if all(row == track for row, track in pairs):
+        return {}
+    return {"tracks": fingerprint.of_text(*(name for pair in pairs for name in pair))}
+
+
 def fisher_information(
     model: Model,
     corpus: examples.Corpus,
@@ -63,29 +119,29 @@ def fisher_information(
 ) -> tuple[tree.Flat, dict[str, Any]]:
     """The Fisher information over the members of a corpus, from its artifact or made now.
 
+    Tracks count alike: each of the U units of one weighs 1/U.
+
     Args:
         model: what to attribute.
         corpus: decoys in it are passed over, since the model was not trained on them.
         settings: `group`, `fisher_draws`, `fisher_tracks`, `mask_unlearn`, `seed` count.
         compute: devices and batch.
         path: of the artifact; a part of the sum is kept beside it.
-        source: what it is made from, from `settings.made_of` and more.
-        progress: told of tracks done.
+        source: what it is made from, from `settings.made_of`, `fisher_tracks_print` and more.
+        progress: told of rows done.
 
     Returns:
-        F, path -> array, and notes: tracks, draws, and draws left out with their reasons.
+        F, path -> array, and notes: tracks, units where these are more, draws, and draws left out
+        with their reasons.
 
     Raises:
-        InputError: the artifact there was made from something else; no draw was usable.
+        InputError: the artifact there was made from something else; no draw was usable; rows of
+            the corpus cannot be units of one track.
     """
     if path.exists():
         return artifact.load(path, source)
-    members = [i for i, member in zip(corpus.ids, corpus.members, strict=True) if member]
-    if settings.fisher_tracks is not None:
-        members = keys.subset(members, settings.fisher_tracks, settings.seed)
-    members = sorted(members)  # a resumed sum goes on in the same order, whatever the corpus's is
-    position = {track: i for i, track in enumerate(corpus.ids)}
-    used = examples.take(corpus, [position[i] for i in members])
+    chosen = fisher_rows(corpus, settings)
+    used, n = examples.take(corpus, chosen.rows), len(chosen.rows)
     made = fisher.make_fisher(
         model, settings.fisher_draws, settings.seed, compute.fisher_batch, compute.devices
     )
@@ -96,37 +152,44 @@ def fisher_information(
     # `query_frames` in a track's metadata count for queries alone.
     data = used.examples if settings.mask_unlearn else examples.unmasked(used.examples)
     saved = time.monotonic()
-    progress("Fisher information", begin, len(members))
-    for start in range(begin, len(members), compute.chunk):
+    progress("Fisher information", begin, n)
+    for start in range(begin, n, compute.chunk):
         rows = slice(start, start + compute.chunk)
-        chunk = jax.tree.map(lambda x, rows=rows: x[rows], data)
-        total = fisher.add(made, total, placed, chunk, members[rows])
-        done = min(start + compute.chunk, len(members))
-        progress("Fisher information", done, len(members))
-        if done < len(members) and time.monotonic() - saved > _SAVE_EVERY:
+        chunk, weights = jax.tree.map(lambda x, rows=rows: x[rows], (data, chosen.weights))
+        total = fisher.add(made, total, placed, chunk, used.ids[rows], weights)
+        done = min(start + compute.chunk, n)
+        progress("Fisher information", done, n)
+        if done < n and time.monotonic() - saved > _SAVE_EVERY:
             _save_part(part, total, done, source)
             saved = time.monotonic()
-    notes = {"tracks": len(members), "draws": total.count, "left_out": list(total.left_out)}
+    counted = {"tracks": chosen.tracks} | ({} if n == chosen.tracks else {"units": n})
+    notes = {**counted, "draws": total.count, "left_out": list(total.left_out)}
     artifact.save(path, fisher.information(total), source, notes)
     part.unlink(missing_ok=True)
     return artifact.load(path, source)
 
 
 def _save_part(part: Path, total: fisher.FisherSum, done: int, source: Mapping[str, Any]) -> None:
-    notes = {"done": done, "count": total.count, "left_out": list(total.left_out)}
+    summed = {"count": total.count, "weight": total.weight}
+    notes = {"done": done, **summed, "left_out": list(total.left_out)}
     artifact.save(part, jax.device_get(total.squares), source, notes)
 
 
 def _resumed(
     made: fisher.FisherPass, moved: tree.Flat, part: Path, source: Mapping[str, Any]
 ) -> tuple[fisher.FisherSum, int]:
-    """The sum so far and the tracks in it: from the saved part, or nothing yet."""
+    """The sum so far and the rows in it: from the saved part, or nothing yet.
+
+    The artifact keeps a float64 to the bit. A part of other code, so one without a weight, is
+    refused by the fingerprint of the code in its `source`.
+    """
     if not part.exists():
         return fisher.start(made, moved), 0
     squares, notes = artifact.load(part, source)
     total = fisher.FisherSum(
         devices.as_total(squares, made.mapped.devices),
         notes["count"],
+        notes["weight"],
         tuple((i, d, reason) for i, d, reason in notes["left_out"]),
     )
     return total, notes["done"]

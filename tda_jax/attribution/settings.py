@@ -32,9 +32,10 @@ class Settings(NamedTuple):
         rate: a raw learning rate instead; None for the scale-free step.
         steps: ascent steps, each with that learning rate. More than one needs "exact".
         damping: c; the Fisher information is damped by c times its mean over the group.
-        fisher_draws: draws per track for the Fisher information.
-        fisher_tracks: a random subset of so many tracks for it; None for every member. Of a corpus
-            of units (windows and captions of tracks), so many units.
+        fisher_draws: draws for the Fisher information, of each row: of a whole track, or of each
+            of its units (windows and captions), which together weigh as much.
+        fisher_tracks: a random subset of so many tracks for it, with all their units; None for
+            every member.
         query_draws: draws of the query's gradient, over all blocks.
         blocks: independent blocks of those draws, for the noise in the step.
         replicates: independent draws in each stratum of the sweep, 4 at least.
@@ -105,7 +106,6 @@ def refuse(model: Model, corpus: Corpus, queries: Corpus, settings: Settings) ->
     split_group(model, settings.group)
     refuse_values(settings)
     _refuse_types(model, settings)
-    members = int(corpus.members.sum())
     tracks = int(tracks_of(corpus).members.sum())
     if settings.corpus_size < tracks:
         raise InputError(
@@ -114,10 +114,10 @@ def refuse(model: Model, corpus: Corpus, queries: Corpus, settings: Settings) ->
         )
     if not queries.ids:
         raise InputError("no query is given; give one at least")
-    if members == 0:
+    if tracks == 0:
         raise InputError("every track is a decoy; give training tracks, too")
-    if settings.fisher_tracks is not None and not 1 <= settings.fisher_tracks <= members:
-        raise InputError(f"fisher_tracks = {settings.fisher_tracks}; give 1 to {members}")
+    if settings.fisher_tracks is not None and not 1 <= settings.fisher_tracks <= tracks:
+        raise InputError(f"fisher_tracks = {settings.fisher_tracks}; give 1 to {tracks}")
     wanted, found = corpus.examples.latent.shape[1:], queries.examples.latent.shape[1:]
     if wanted != found:
         raise InputError(f"queries have latents {found} and tracks {wanted}; give one shape")

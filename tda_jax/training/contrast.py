@@ -1,9 +1,9 @@
 """Training of a text encoder: a caption's vector is to point where the vectors of its tracks do.
 
 As CLIP and CLAP are trained (Radford et al. 2021, arXiv 2103.00020; Wu et al. 2023, arXiv
-2211.06687), but captions stand on several tracks here: all tracks of a caption are its positives
-(Khosla et al. 2020, arXiv 2004.11362, eq. 2), not one against the others. The part that turns
-sounds into vectors is small and is left behind.
+2211.06687), but captions stand on several tracks here and tracks have several captions: all pairs
+of a pair's caption or track are its positives (Khosla et al. 2020, arXiv 2004.11362, eq. 2), not
+one against the others. The part that turns sounds into vectors is small and is left behind.
 """
 
 from collections.abc import Callable
@@ -31,14 +31,17 @@ class Pairs(NamedTuple):
     """What sounds how.
 
     Attributes:
-        ids: (n, tokens) int32, a caption of each track.
+        ids: (n, tokens) int32, a caption of a track.
         mask: (n, tokens), True where there is a token.
-        sounds: (n, features), see `sound_features`.
+        sounds: (n, features) of the track, or of a window of it; see `sound_features`.
+        track: (n,), which track it is, by any numbers: pairs of one track, under whichever
+            captions, are never each other's negatives.
     """
 
     ids: Int[np.ndarray, "n tokens"]
     mask: Bool[np.ndarray, "n tokens"]
     sounds: Float[np.ndarray, "n features"]
+    track: Int[np.ndarray, " n"]
 
 
 def sound_features(
@@ -66,21 +69,26 @@ def fit(
     Args:
         embed: the text encoder.
         params: to start from; left as they are.
-        pairs: a caption and the sound of each track.
+        pairs: captions of tracks and how these sound.
         recipe: how to train.
         checkpoints: where to keep what is done.
         callback: called with (updates done, averaged parameters) at `callback_steps`.
         callback_steps: numbers of updates, in 1 .. steps.
 
     Raises:
-        InputError: there is one caption only, which tells nothing apart, or as `loop.train`.
+        InputError: there is one caption or one track only, which tells nothing apart, or as
+            `loop.train`.
     """
     _, caption = np.unique(pairs.ids, axis=0, return_inverse=True)
+    _, track = np.unique(pairs.track, return_inverse=True)
     if caption.max() == 0:
         raise InputError("every track has the same caption; a text encoder cannot learn from that")
+    if track.max() == 0:
+        raise InputError("there is one track only; a text encoder cannot learn from that")
     width = jax.eval_shape(embed, params, pairs.ids[:1], pairs.mask[:1]).shape[1]
     start = {"encoder": params, "compare": _head(width, pairs.sounds.shape[1], recipe.seed)}
-    data = (*pairs, caption.reshape(-1).astype(np.int32))
+    numbers = (x.reshape(-1).astype(np.int32) for x in (track, caption))
+    data = (pairs.ids, pairs.mask, pairs.sounds, *numbers)
 
     def rows(step: int, positions: np.ndarray) -> Any:
         del step
@@ -113,16 +121,17 @@ def _head(text: int, sound: int, seed: int) -> dict[str, Array]:
 
 
 def _loss(embed: Embed) -> loop.Loss:
-    """(params, (ids, mask, sounds, caption), key) -> the mean loss over both directions."""
+    """(params, (ids, mask, sounds, track, caption), key) -> the mean loss over both directions."""
 
     def loss(params: Any, rows: Any, key: Array) -> Array:
         del key
-        ids, mask, sounds, caption = rows
+        ids, mask, sounds, track, caption = rows
         head = params["compare"]
         text = _unit(embed(params["encoder"], ids, mask) @ head["text"])
         sound = _unit(jax.nn.relu(sounds @ head["sound_in"]) @ head["sound_out"])
         logits = jnp.exp(head["log_scale"]) * text @ sound.T
-        same = (caption[:, None] == caption[None, :]).astype(jnp.float32)
+        alike = [x[:, None] == x[None, :] for x in (track, caption)]
+        same = (alike[0] | alike[1]).astype(jnp.float32)
         share = same / same.sum(1, keepdims=True)
         both = [jax.nn.log_softmax(x, axis=1) for x in (logits, logits.T)]
         return -0.5 * sum((share * x).sum(1).mean() for x in both)

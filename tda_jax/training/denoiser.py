@@ -1,7 +1,8 @@
 """Training of a denoiser on latents.
 
 Latents are trained on as they are, padding included, as AudioLDM is (Liu et al. 2023, arXiv
-2301.12503). Timesteps are stratified over a batch.
+2301.12503). Timesteps are stratified over a batch. Tracks are trained on equally often, however
+many windows and captions they have.
 """
 
 from collections.abc import Callable, Collection
@@ -16,6 +17,7 @@ from tda_jax.diffusion.losses import Predict, per_example_loss
 from tda_jax.diffusion.schedules import NoiseSchedule
 from tda_jax.errors import InputError
 from tda_jax.examples import Example
+from tda_jax.named_draws import generator
 from tda_jax.training import loop
 from tda_jax.training.checkpoints import Checkpoints
 
@@ -42,34 +44,63 @@ def fit(
     checkpoints: Checkpoints | None = None,
     callback: Callable[[int, Any], None] | None = None,
     callback_steps: Collection[int] = (),
+    tracks: Int[np.ndarray, " n"] | None = None,
 ) -> loop.Trained:
-    """Trains on examples; see `loop.train`.
+    """Trains on examples; see `loop.train`. An epoch has every track once.
 
     Args:
         predict: (params, x_t, t, condition) -> prediction, for one example.
         schedule: the noise process.
         params: to start from; left as they are.
         examples: arrays with a leading axis of n. Their masks are not used.
-        recipe: how to train.
+        recipe: how to train; its batch is of tracks, at most as many as there are.
         dropout: of the condition; None for none: the loss that is attributed has no guidance in it.
         checkpoints: where to keep what is done.
         callback: called with (updates done, averaged parameters) at `callback_steps`.
         callback_steps: numbers of updates, in 1 .. steps.
+        tracks: which track each example is a unit of, by any numbers; None where each is a track
+            of its own. Each time that a track is trained on, one of its units is drawn, each
+            equally likely, by a generator of (seed, step).
 
     Raises:
-        InputError: a number is out of range, or the loss became nan or infinite.
+        InputError: a number is out of range, the tracks are not n, or the loss became nan or
+            infinite.
     """
     if dropout is not None and not 0 <= dropout.rate <= 1:
         raise InputError(f"dropout = {dropout.rate}; give the share of dropped conditions, 0 to 1")
-    data = (examples.latent, examples.condition)
+    data, given = (examples.latent, examples.condition), examples.latent.shape[0]
+    tracks = np.arange(given) if tracks is None else tracks
+    if tracks.shape != (given,):
+        raise InputError(f"tracks of the shape {tracks.shape} for {given} examples; give one each")
+    n, unit = _units(tracks, recipe.seed)
 
     def rows(step: int, positions: np.ndarray) -> Any:
-        del step
-        return jax.tree.map(lambda x: x[positions], data)
+        drawn = unit(step, positions)
+        return jax.tree.map(lambda x: x[drawn], data)
 
     loss = _loss(per_example_loss(predict, schedule), len(schedule.alpha), dropout)
-    n = examples.latent.shape[0]
     return loop.train(loss, params, rows, n, recipe, checkpoints, callback, callback_steps)
+
+
+def _units(
+    tracks: Int[np.ndarray, " n"], seed: int
+) -> tuple[int, Callable[[int, Int[np.ndarray, " b"]], Int[np.ndarray, " b"]]]:
+    """How many tracks there are, and (step, positions of tracks) -> a unit of each, at random.
+
+    Tracks are in the order of their first units, so that tracks of one unit are these units.
+    """
+    _, first, track, count = np.unique(
+        tracks, return_index=True, return_inverse=True, return_counts=True
+    )
+    by_track = np.argsort(first[track], kind="stable")  # units, those of a track together
+    count = count[np.argsort(first)]
+    start = np.cumsum(count) - count
+
+    def unit(step: int, positions: np.ndarray) -> np.ndarray:
+        u = generator(seed, f"units of step {step}").random(len(positions))
+        return by_track[start[positions] + np.floor(u * count[positions]).astype(np.int64)]
+
+    return len(count), unit
 
 
 def _loss(loss_of: Callable[..., Array], timesteps: int, dropout: Dropout | None) -> loop.Loss:

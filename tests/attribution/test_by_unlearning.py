@@ -175,6 +175,23 @@ def test_results_of_another_model_or_corpus_are_refused(finished):
         run(finished["linearised"], corpus=tiny.corpus(9, seed=1, dtype=np.float32))
 
 
+def test_results_of_other_tracks_are_refused(tmp_path):
+    """Which row is of which track decides how much it weighs in the Fisher information."""
+
+    def of(*names):
+        found = [{"track": name, "window_start": float(i)} for i, name in enumerate(names)]
+        return CORPUS._replace(metadata=tuple(found))
+
+    run(tmp_path, corpus=of(*"aaabcdefg"))
+    run(tmp_path, corpus=of(*"aaabcdefg"))
+    for fewer in (of(*"aabbcdefg"), of(*"abcdefghi")):
+        with pytest.raises(InputError, match=r"fisher.*tracks is"):
+            run(tmp_path, corpus=fewer)
+    (tmp_path / "fisher.safetensors").unlink()
+    with pytest.raises(InputError, match=r"calibration.*tracks is"):
+        run(tmp_path, corpus=of(*"aabbcdefg"))
+
+
 def test_another_rise_needs_no_other_sweep(finished):
     """One linearised pass serves every learning rate."""
     got, stages = run(finished["linearised"], LINEAR._replace(rise=0.5))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tda_jax import devices, examples
+from tda_jax import devices, examples, keys
 from tda_jax.attribution import fisher, linearised, memory, plan, sweep
 from tda_jax.attribution.contract import split_group
 from tda_jax.attribution.settings import Compute, Settings
@@ -37,6 +37,28 @@ def test_pairs_are_counted():
         "losses before": 7 * 40,
         "losses after unlearning": 3 * 7 * 40,
     }
+
+
+def test_units_of_members_are_counted_and_their_weights_have_a_place():
+    starts = [("a", 0.0), ("b", 0.0), ("a", 1.0), ("c", 0.0), ("a", 2.0), ("d", 0.0), ("d", 1.0)]
+    found = [{"track": track, "window_start": start} for track, start in starts]
+    units = CORPUS._replace(metadata=tuple(found))
+
+    def stage(**changes):
+        settings = SETTINGS._replace(**changes)
+        return plan.plan(MODEL, units, QUERIES, settings, COMPUTE)["Fisher information"]
+
+    assert stage().pairs == 5 * 3
+    for seed in range(3):
+        (track,) = keys.subset(["a", "b", "c"], 1, seed)
+        assert stage(fisher_tracks=1, seed=seed).pairs == (9 if track == "a" else 3)
+    moved, rest = split_group(MODEL, "attention")
+    made = fisher.make_fisher(MODEL, 3, 0, 4, COMPUTE.devices)
+    placed = fisher.place(made, moved, rest)
+    wanted = memory.of_fisher(made, placed, moved, CORPUS.examples, weighed=True)
+    plain = memory.of_fisher(made, placed, moved, CORPUS.examples)
+    assert wanted.arguments == plain.arguments + 4 * made.layout.rows
+    assert stage().bytes == wanted.peak
 
 
 def test_shapes_alone_give_the_memory_of_the_real_programs():

@@ -345,10 +345,13 @@ def test_rows_that_are_no_units_of_one_track(described, words):
         units.tracks_of(corpus(described=described))
 
 
-def test_n_is_compared_with_tracks():
+def test_n_and_fisher_tracks_are_compared_with_tracks():
     model, five, good = test_settings.MODEL, test_settings.CORPUS, test_settings.GOOD
     starts = [("a", 0.0), ("a", 1.0), ("b", 0.0), ("b", 1.0), ("c", 0.0)]
     found = five._replace(metadata=tuple({"track": t, "window_start": s} for t, s in starts))
     refuse(model, found, five, good._replace(corpus_size=3))
     with pytest.raises(InputError, match="N = 2 is smaller than the 3 training tracks given"):
         refuse(model, found, five, good._replace(corpus_size=2))
+    refuse(model, found, five, good._replace(fisher_tracks=3))
+    with pytest.raises(InputError, match="fisher_tracks = 4; give 1 to 3"):
+        refuse(model, found, five, good._replace(fisher_tracks=4))

@@ -23,7 +23,7 @@ def pairs():
     ids = np.stack([caption, np.full_like(caption, CAPTIONS)], 1).astype(np.int32)
     centres = RNG.standard_normal((CAPTIONS, 10))
     sounds = centres[caption] + 0.3 * RNG.standard_normal((len(caption), 10))
-    return contrast.Pairs(ids, ids < CAPTIONS, sounds.astype(np.float32))
+    return contrast.Pairs(ids, ids < CAPTIONS, sounds.astype(np.float32), np.arange(len(ids)))
 
 
 def start(width=8):
@@ -43,11 +43,22 @@ def test_captions_are_told_apart():
     )
 
 
-def test_the_loss_is_the_formula():
-    given, caption = pairs(), np.repeat(np.arange(CAPTIONS), EACH)
+def several_captions():
+    """Pairs of which most are of a track with two of the captions."""
+    track = np.concatenate([np.arange(12), np.arange(12)])  # rows 0 and 12 are of one, and so on
+    track[3] = 99
+    return pairs()._replace(track=10**12 * track - 5)
+
+
+@pytest.mark.parametrize("made", [pairs, several_captions])
+def test_the_loss_is_the_formula(made):
+    """Positives are the pairs of a pair's caption or track; `fit` starts from this loss."""
+    given, caption = made(), np.repeat(np.arange(CAPTIONS), EACH)
+    fitted = contrast.fit(embed, start(), given, loop.Recipe(1, len(caption), 0.1, 0)).losses[0]
     head = contrast._head(8, 10, 0)
+    _, track = np.unique(given.track, return_inverse=True)
     loss = contrast._loss(embed)(
-        {"encoder": start(), "compare": head}, (*given, caption), jax.random.key(0)
+        {"encoder": start(), "compare": head}, (*given[:3], track, caption), jax.random.key(0)
     )
     h = {k: np.asarray(v, np.float64) for k, v in head.items()}
     text = np.asarray(start()["table"], np.float64)[caption] @ h["text"]
@@ -60,9 +71,27 @@ def test_the_loss_is_the_formula():
                 for j in range(len(y))
             ]
             log_sum = np.log(np.exp(cosine).sum())
-            alike = [cosine[j] - log_sum for j in range(len(y)) if caption[j] == caption[i]]
+            alike = [
+                cosine[j] - log_sum
+                for j in range(len(y))
+                if caption[j] == caption[i] or given.track[j] == given.track[i]
+            ]
             total -= np.mean(alike) / len(x) / 2
     assert float(loss) == pytest.approx(total, rel=1e-5)
+    assert float(fitted) == pytest.approx(total, rel=1e-5)
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_captions_of_one_track_are_no_negatives_of_each_other(together):
+    """By hand: two texts at a right angle, each with a sound along it; cosines times 2."""
+    eye = jnp.eye(2, dtype=jnp.float32)
+    head = {"text": eye, "sound_in": eye, "sound_out": eye, "log_scale": jnp.float32(np.log(2))}
+    track = jnp.array([7, 7 if together else 8])
+    rows = (jnp.array([[0], [1]]), jnp.ones((2, 1), bool), eye, track, jnp.array([0, 1]))
+    params = {"encoder": {"table": eye}, "compare": head}
+    got = contrast._loss(embed)(params, rows, jax.random.key(0))
+    own = np.log1p(np.exp(-2.0))  # minus the log of the share of 2 among 2 and 0; of 0, 2 more
+    assert float(got) == pytest.approx(own + 1 if together else own, rel=1e-5)
 
 
 def test_features_of_padding_do_not_count():
@@ -76,6 +105,12 @@ def test_features_of_padding_do_not_count():
     found = contrast.sound_features(latents, frames)
     assert found.shape == (3, 8)
     np.testing.assert_allclose(found.mean(0), 0, atol=1e-6)
+
+
+def test_one_track_alone_is_refused():
+    alone = pairs()._replace(track=np.full(CAPTIONS * EACH, 3))
+    with pytest.raises(InputError, match="there is one track only"):
+        contrast.fit(embed, start(), alone, loop.Recipe(3, 2, 0.1, 0))
 
 
 def test_one_caption_for_all_is_refused():

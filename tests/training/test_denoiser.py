@@ -92,6 +92,80 @@ def test_each_epoch_has_every_track_once(n, batch):
     assert len({tuple(epoch) for epoch in epochs}) > 1
 
 
+TRACKS = np.array([8, 2, 8, 5, 8, 2])  # three tracks, of 3, 2 and 1 units
+
+
+def drawn(monkeypatch, steps, batch, seed=0, tracks=TRACKS):
+    """The rows that `fit` would train on at each step, (steps, batch); and its number of tracks."""
+    seen = []
+
+    def train(loss, params, rows, n, recipe, *rest):
+        order = loop._order(jax.random.key(1), n, batch)
+        found = [rows(step, order(step))[1] for step in range(steps)]
+        np.testing.assert_array_equal(rows(steps // 2, order(steps // 2))[1], found[steps // 2])
+        seen.append((np.array(found), n))
+        return loop.Trained(params, np.zeros(0, np.float32))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(denoiser.loop, "train", train)
+        run(steps, batch, seed=seed, tracks=tracks)
+    return seen[0]
+
+
+def test_each_epoch_has_every_track_once_by_one_of_its_units(monkeypatch):
+    rows, n = drawn(monkeypatch, 4200, 2)  # an epoch is a batch and a half
+    assert n == 3
+    epochs = TRACKS[rows].reshape(-1, 3)
+    assert (np.sort(epochs, axis=1) == [2, 5, 8]).all()
+    used, times = np.bincount(rows.reshape(-1), minlength=N), len(epochs)
+    for track in (2, 5, 8):
+        units = np.flatnonzero(track == TRACKS)
+        assert used[units].sum() == times
+        share = 1 / len(units)
+        error = np.sqrt(times * share * (1 - share))
+        assert np.abs(used[units] - times * share).max() <= 4 * error
+
+
+def test_units_are_drawn_anew_by_seed_and_step_alone(monkeypatch):
+    rows, _ = drawn(monkeypatch, 60, 3)
+    np.testing.assert_array_equal(drawn(monkeypatch, 60, 3)[0], rows)
+    np.testing.assert_array_equal(drawn(monkeypatch, 30, 3)[0], rows[:30])  # steps on their own
+    assert len({tuple(sorted(step)) for step in rows.tolist()}) == 3 * 2
+    other, _ = drawn(monkeypatch, 60, 3, seed=1)
+    np.testing.assert_array_equal(TRACKS[other], TRACKS[rows])  # the loop alone orders tracks
+    assert (other != rows).any()
+
+
+@pytest.mark.parametrize("tracks", [np.arange(N), np.array([4, 9, 0, 7, 1, 3])])
+def test_tracks_of_one_unit_are_trained_on_as_they_were(tracks):
+    plain, got = run(), run(tracks=tracks)
+    np.testing.assert_array_equal(got.losses, plain.losses)
+    np.testing.assert_array_equal(got.params["latents"], plain.params["latents"])
+
+
+def test_a_track_of_many_units_pulls_no_more_than_another():
+    """One latent for all: it comes to lie between the tracks, not by the most units."""
+    latent = np.ones((N, *SHAPE), np.float32)
+    latent[5] = -1
+
+    def same(params, x_t, t, condition):
+        return predict(params, x_t, t, 0)
+
+    data, recipe = examples()._replace(latent=latent), Recipe(600, 2, 0.02, 0)
+    two, six = (
+        fit(same, SCHEDULE, start(), data, recipe, tracks=tracks).params["latents"][0]
+        for tracks in (np.array([0, 0, 0, 0, 0, 1]), None)
+    )
+    assert np.abs(two).max() < 0.25 < 0.5 < six.min()
+
+
+def test_tracks_that_are_not_of_the_examples_are_refused():
+    with pytest.raises(InputError, match="batch = 4 of 3 examples; give 1 to 3"):
+        run(tracks=TRACKS)
+    with pytest.raises(InputError, match=r"tracks of the shape \(5,\) for 6 examples"):
+        run(tracks=TRACKS[:5])
+
+
 def test_a_share_of_the_conditions_is_dropped_and_no_other():
     given = (jnp.arange(1.0, 4001.0), jnp.ones((4000, 2, 3)))
     empty = (np.float32(0.0), np.zeros((2, 3), np.float32))

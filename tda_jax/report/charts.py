@@ -17,6 +17,7 @@ from tda_jax.report.words import short
 
 _BINS = 48
 _CURVE = 120  # points of a curve at most
+_LABEL = 12.0  # percent of the axis that a label needs, on a phone
 _SHARES = (0.01, 0.05, 0.1, 0.25, 0.5)
 _ROOM = 0.04  # beside the outermost error bar
 
@@ -126,7 +127,7 @@ def distribution(query: Query) -> Distribution | None:
     return Distribution(
         **bars,
         levels=tuple(Tick(heights.of(x), f"{100 * x:g} %") for x in heights.levels()),
-        ticks=tuple(Tick(_percent(axis, x), short(x)) for x in axis.ticks()),
+        ticks=_legible([Tick(_percent(axis, x), short(x)) for x in axis.ticks()], axis),
         own=None if own is None or math.isnan(own) else _percent(axis, own),
         bent=axis.unit if axis.wide else None,
         spread={name: _spread(values) for name, values in kinds.items()},
@@ -214,6 +215,16 @@ def _spread(values: Float64[np.ndarray, " n"]) -> Spread | None:
         return None
     marks = np.quantile(values, [0.0, 0.5, 0.95, 1.0])
     return Spread(len(values), *(float(x) for x in marks))
+
+
+def _legible(ticks: list[Tick], axis: Scale) -> tuple[Tick, ...]:
+    """The ticks whose labels do not touch, from zero outwards."""
+    zero = _percent(axis, 0.0)
+    kept: list[Tick] = []
+    for tick in sorted(ticks, key=lambda tick: abs(tick.at - zero)):
+        if all(abs(tick.at - other.at) >= _LABEL for other in kept):
+            kept.append(tick)
+    return tuple(sorted(kept, key=lambda tick: tick.at))
 
 
 def _percent(axis: Scale, score: float) -> float:

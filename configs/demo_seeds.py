@@ -2,7 +2,7 @@
 
 Source: as configs/demo.py; each seed is other music, another training, other queries and draws.
 Command: python -m experiments.demo_seeds --workdir demo_seeds
-Time: that of the demo for each seed. It goes on where it was killed.
+Time: that of the demo for each seed; programs are compiled once. It goes on where it was killed.
 Result: WORKDIR/evaluation.md, .csv, .json and .png: own rank, relatives, caption-mates and members
     under unlearning, log-mel, latent and caption similarity and chance, with t-intervals over the
     seeds; WORKDIR/seed-N, a demo each.

@@ -105,6 +105,7 @@ FLOORS = {
         "versions",
         "rendering",
         "design",
+        "ogg",
         "music",
     ],
     "baselines": ["similarity", "likeness"],

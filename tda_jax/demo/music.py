@@ -20,6 +20,7 @@ from jaxtyping import Float32
 
 from tda_jax.artifact import whole_file
 from tda_jax.corpus.folder import METADATA
+from tda_jax.demo import ogg
 from tda_jax.demo.composition import Work
 from tda_jax.demo.design import Item, design, works_of
 from tda_jax.demo.rendering import RATE, render
@@ -27,6 +28,7 @@ from tda_jax.demo.versions import arranged
 from tda_jax.errors import InputError
 from tda_jax.named_draws import generator
 
+_SERIAL = 1  # of every Ogg stream, for the same bytes each time
 _LOSSY_RATE = 22050  # of the codec that the re-encoded versions went through
 _LOSSY = (("MP3", "MPEG_LAYER_III"), ("OGG", "VORBIS"))
 _LOSSY_LEVEL = 0.95  # of soundfile's scale, on which 1 is the lowest quality
@@ -92,6 +94,8 @@ def make_music(
             with whole_file(path) as part:
                 container, encoding = item.encoding
                 soundfile.write(part, wave, item.rate, format=container, subtype=encoding)
+                if container == "OGG":
+                    part.write_bytes(ogg.with_serial(part.read_bytes(), _SERIAL))
             made += 1
         if progress is not None:
             progress(done, len(items))

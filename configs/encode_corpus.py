@@ -4,10 +4,11 @@ Source: a folder of audio with `metadata.jsonl` (Hugging Face's AudioFolder conv
     caption; optional id, title, artist, split), and a diffusers folder of AudioLDM's kind.
 Command: python -m experiments.encode_corpus --config=configs/encode_corpus.py
     --config.audio=FOLDER --config.model=FOLDER --config.workdir=DIR
-Time: 144 files of 2 to 8 s become spectrograms in 3 s on two cores; a VAE of full size has not been
-    timed. What is encoded is kept: a run that was killed goes on.
-Result: WORKDIR/dataset, which `experiments.attribute` and any user of TFDS read, and
-    WORKDIR/summary.json: what is in it, and which files were skipped and why.
+Time: on one core 64 short files a second without the VAE; with AudioLDM's, 2.7 s for a window of
+    10.24 s (benchmarks/results/encoding-cpu.json). What is encoded is kept: a run that was killed
+    goes on.
+Result: WORKDIR/dataset, which `experiments.attribute` and any user of TFDS read;
+    WORKDIR/summary.json: what is in it; WORKDIR/skipped.csv: which files are not, and why.
 """
 
 from ml_collections import ConfigDict, config_dict

@@ -5,13 +5,13 @@ to be open.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Int
+from jaxtyping import Bool, Float64, Int
 
 from tda_jax import fingerprint, keys
 from tda_jax.attribution import calibration, sweep
@@ -125,16 +125,17 @@ def losses(
 
 
 def checks(
-    corpus: Corpus, found: Losses, decoded: Float[np.ndarray, "frames mels"] | None, heard: Any
+    corpus: Corpus, found: Losses, decoded: Sequence[np.ndarray], heard: Sequence[np.ndarray]
 ) -> list[Check]:
     """What the losses and the latents say.
 
     Args:
         corpus: from `chosen`.
         found: its losses.
-        decoded: the log-mel that the VAE decodes from the first track's latent, its valid frames
-            only; None if there is no VAE.
-        heard: the pooled log-mel (2, mels) that was encoded; None if it was not kept.
+        decoded: log-mels (frames, mels) that the VAE decodes from some tracks' latents, valid
+            frames only; none if there is no VAE.
+        heard: the pooled log-mels (2, mels) that were encoded of the same tracks; none if they
+            were not kept.
     """
     return [
         _denoises(found),
@@ -219,15 +220,19 @@ def _frames(corpus: Corpus) -> Check:
     return Check("members and non-members are as long", alike, words)
 
 
-def _decoded(decoded: np.ndarray | None, heard: Any) -> Check:
+def _decoded(decoded: Sequence[np.ndarray], heard: Sequence[np.ndarray]) -> Check:
     name = "the VAE gives back what was encoded"
-    if decoded is None or heard is None:
+    if not (len(decoded) and len(heard)):
         return Check(name, None, "no VAE, or no log-mel kept with the corpus, to compare with")
-    if not np.isfinite(decoded).all():
-        return Check(name, False, "the decoded log-mel is not finite")
-    likeness = float(np.corrcoef(decoded.mean(axis=0), np.asarray(heard)[0])[0, 1])
-    words = f"mean spectra of one window before and after correlate at {likeness:.3f}"
-    return Check(name, likeness > _ALIKE, words)
+    if not all(np.isfinite(x).all() for x in decoded):
+        return Check(name, False, "a decoded log-mel is not finite")
+    pairs = zip(decoded, heard, strict=True)
+    each = [float(np.corrcoef(x.mean(axis=0), y[0])[0, 1]) for x, y in pairs]
+    words = (
+        f"mean spectra of {len(each)} windows before and after correlate at {np.mean(each):.3f} in "
+        f"the mean, {min(each):.3f} at least"
+    )
+    return Check(name, bool(np.mean(each) > _ALIKE), words)
 
 
 def as_json(found: list[Check]) -> Mapping[str, Any]:

@@ -35,8 +35,8 @@ def passed(found):
 
 
 SPECTRUM = RNG.standard_normal(16)
-HEARD = np.stack([SPECTRUM, np.ones(16)])
-DECODED = SPECTRUM + 0.1 * RNG.standard_normal((40, 16))
+HEARD = [np.stack([SPECTRUM, np.ones(16)])] * 2
+DECODED = [SPECTRUM + 0.1 * RNG.standard_normal((40, 16)) for _ in range(2)]
 
 
 def test_what_fits_passes():
@@ -62,10 +62,14 @@ def test_what_fits_passes():
             "members and non-members are as long",
             False,
         ),
-        ({"decoded": DECODED[:, ::-1]}, "the VAE gives back what was encoded", False),
-        ({"decoded": np.full((4, 16), np.nan)}, "the VAE gives back what was encoded", False),
-        ({"decoded": None}, "the VAE gives back what was encoded", None),
-        ({"heard": None}, "the VAE gives back what was encoded", None),
+        ({"decoded": [x[:, ::-1] for x in DECODED]}, "the VAE gives back what was encoded", False),
+        (
+            {"decoded": [DECODED[0], np.full((4, 16), np.nan)]},
+            "the VAE gives back what was encoded",
+            False,
+        ),
+        ({"decoded": []}, "the VAE gives back what was encoded", None),
+        ({"heard": []}, "the VAE gives back what was encoded", None),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -2,7 +2,7 @@
 
     python -m benchmarks.encoding --out=benchmarks/results/encoding-cpu.json
 
-The files are the demo's music (every container and rate, 5 to 8 s) and one song of three minutes
+The files are the demo's music (every container and rate, 2 to 8 s) and one song of three minutes
 (stereo MP3 at 44.1 kHz), cut into windows of 10.24 s as AudioLDM's are. The VAEs are AudioLDM's, at
 full size with random weights, and the demo's. The process keeps to one core, so a machine of n
 cores reads n times as fast with n processes; what the VAE takes, an accelerator takes over.

@@ -111,7 +111,7 @@ def _decoded(
 ) -> list[Float[np.ndarray, "frames mels"]]:
     """Log-mels of the first tracks by the VAE, valid frames only; the first goes to a file.
 
-    None where there is no VAE of log-mels. What is not finite has no sound.
+    Nothing where there is no VAE of log-mels. What is not finite has no sound.
     """
     if "vae" not in pipeline.components:
         return []

@@ -61,6 +61,7 @@ def elements(program, layer):
 FEW, MANY = keys.Draws(1, 10), keys.Draws(4, 10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", ["attn2/to_k", "attn2/to_v"])
 def test_sweep_projects_the_text_once_for_all_draws(layer):
     assert elements(sweep_program(MANY), layer) == elements(sweep_program(FEW), layer)

@@ -16,6 +16,7 @@ from tda_jax.evaluation import controls_tables
 from tda_jax.evaluation.verdicts import FAILS, HOLDS, OPEN
 from tests.evaluation import few_parameters
 
+pytestmark = pytest.mark.slow  # a minute of compiling; `.ci/run` runs it
 ROOT = Path(__file__).parent.parent.parent
 
 
@@ -127,7 +128,6 @@ def test_a_second_run_computes_nothing_and_says_the_same(finished, monkeypatch):
     assert {path: path.stat().st_mtime_ns for path in arrays(workdir).values()} == there
 
 
-@pytest.mark.slow
 def test_what_is_missing_is_made_again_as_it_was(finished):
     workdir, found, _ = finished
     lost = [p for p in arrays(workdir).values() if p.name.startswith(("steps-work00", "fisher-20"))]

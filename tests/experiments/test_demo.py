@@ -19,7 +19,7 @@ from tda_jax.errors import InputError
 from tda_jax.training import loop
 from tests.experiments import demo_card
 
-pytestmark = pytest.mark.slow  # two minutes of compiling; `.ci/run` runs all but the kills
+pytestmark = pytest.mark.slow  # minutes of compiling; `.ci/run` runs all but the kills
 STAGES = (
     "composing and playing",
     "training the VAE",

@@ -21,6 +21,7 @@ from tda_jax.corpus.arrays import read_arrays
 from tda_jax.evaluation.ranking import auc
 from tests.experiments import arrays_card
 
+pytestmark = pytest.mark.slow  # a minute of compiling; `.ci/run` runs it
 QUERIES = 2
 
 

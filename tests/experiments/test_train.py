@@ -19,6 +19,7 @@ from tda_jax.corpus.arrays import read_queries
 from tda_jax.errors import InputError
 from tda_jax.models.pretrained import load_pipeline
 
+pytestmark = pytest.mark.slow  # a minute of compiling; `.ci/run` runs it
 ROOT = Path(__file__).parent.parent.parent
 RATE = 16000
 SAID = ("low tone", "high tone", "two tones")
@@ -118,7 +119,6 @@ def test_other_settings_or_other_music_are_refused(finished, audio, tmp_path):
         train.run(training(other, workdir, kind=kind), silent)
 
 
-@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_weights(finished, audio, tmp_path):
     workdir, _, kind = finished
     command = [sys.executable, "-m", "experiments.train", f"--config.audio={audio}"]

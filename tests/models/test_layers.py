@@ -90,6 +90,7 @@ def test_large_attention_does_one_head_after_the_other_and_gives_the_same():
 
 @given(st.integers(1, 5), st.integers(1, 5), st.integers(1, 3), st.integers(0, 99))
 @settings(deadline=None, max_examples=25)
+@pytest.mark.slow
 def test_the_convolution_of_a_doubled_map_is_what_it_says(h, w, channels, seed):
     # Small integers: every product and sum is exact in float32, so the two must be equal.
     rng = np.random.default_rng(seed)

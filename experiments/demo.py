@@ -4,6 +4,7 @@ python -m experiments.demo --workdir demo
 """
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -111,7 +112,10 @@ def evaluate(workdir: Path, queries: list[str]) -> list[dict[str, Any]]:
         f"(log-mel similarity within {retrieval.CALIPER})."
     )
     by_query = {
-        method: {name: [x if x == x else None for x in v.tolist()] for name, v in figures.items()}
+        method: {
+            name: [x if math.isfinite(x) else None for x in v.tolist()]
+            for name, v in figures.items()
+        }
         for method, figures in values.items()
     }
     content = {"note": note, "rows": rows, "queries": queries, "by_query": by_query}
@@ -226,7 +230,8 @@ def _say(content: Mapping[str, Any], rows: list[dict[str, Any]], page: Path, sum
     total = sum(content["seconds"].values())
     print(
         f"{content['queries']} queries attributed to {content['tracks']} tracks and "
-        f"{content['decoys']} decoys in {total / 60:.1f} minutes; wrote {summary}\n"
+        f"{content['decoys']} decoys in {total / 60:.1f} minutes, earlier runs here counted; wrote "
+        f"{summary}\n"
         f"open {page.resolve()}"
     )
 

@@ -140,7 +140,9 @@ def _queries(
             for i in (np.array(rows), np.full(len(rows), len(ids)))
         )
         names = [ids[i] for i in rows]
-        path = Path(config.workdir) / "latents" / f"{start:06d}.safetensors"
+        # By its pieces: a run that goes on with another batch size makes other files.
+        place = fingerprint.of_text(*names)[:16]
+        path = Path(config.workdir) / "latents" / f"{place}.safetensors"
         batch_of = {**source, "pieces": names}
         if not path.exists():
             x = generate(predict, pipeline.schedule, unet.params, names, some, none, shape, recipe)

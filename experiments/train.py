@@ -52,7 +52,6 @@ class _Run(NamedTuple):
     config: ConfigDict
     sizes: parts.Sizes
     members: list[folder.Track]
-    listing: folder.Listing
     audio: str  # fingerprint of the files and captions trained on
     workdir: Path
     progress: Progress
@@ -89,7 +88,7 @@ def run(config: ConfigDict, progress: Progress) -> dict[str, Any]:
     prints, _ = encoding.prints_of([encoding.File(t.id, t.path) for t in members])
     said = [f"{t.id} {prints.get(t.id)} {list(t.captions)}" for t in members]
     audio = fingerprint.of_text(*said)
-    made = _Run(config, sizes, members, listing, audio, Path(config.workdir), clock)
+    made = _Run(config, sizes, members, audio, Path(config.workdir), clock)
     decides = {k: v for k, v in config.to_dict().items() if k not in _DECIDES_NOTHING}
     source = {"audio": audio, "config": decides}
     remedy = "Give another --config.workdir, or delete that folder to train again"

@@ -13,10 +13,10 @@ from tda_jax.models.denoiser import Condition
 from tda_jax.models.unet_config import UNetConfig
 
 _PARTS = {"embedding": "class_input_dim", "text": "text_dim"}
-_USUAL = (0.3, 3.0)  # standard deviations of latents in a network's scaling, with room
+USUAL = (0.3, 3.0)  # standard deviations of latents in a network's scaling, with room
 _LEVEL = 0.05  # the usual false-discovery rate
 _SINGLED_OUT = 20  # members that pass it together at least, where there are as many decoys
-_LEAST = 0.1  # standardised differences below it are small (Austin 2009, Stat. Med. 28)
+LEAST = 0.1  # standardised differences below it are small (Austin 2009, Stat. Med. 28)
 
 
 def refuse_stored(folder: Path, config: UNetConfig, what: str, layout: str) -> None:
@@ -64,7 +64,7 @@ def scale_warnings(corpus: Corpus, what: str) -> list[str]:
     """Says if the latents' standard deviation over valid frames is far from 1."""
     valid = np.asarray(corpus.examples.mask) > 0
     deviation = float(np.std(np.asarray(corpus.examples.latent)[valid], dtype=np.float64))
-    if _USUAL[0] <= deviation <= _USUAL[1]:
+    if USUAL[0] <= deviation <= USUAL[1]:
         return []
     return [
         f"the latents of the {what} have a standard deviation of {deviation:.3g}, far from 1: were "
@@ -92,7 +92,7 @@ def decoy_warnings(corpus: Corpus) -> list[str]:
         f"decoys do not match members in {name}: they differ by {d.standardised:+.2f} standard "
         f"deviations (standard error {d.standard_error:.2f}), so p_value and q_value mean little"
         for name, d in found.items()
-        if abs(d.standardised) > max(_LEAST, 2 * d.standard_error)
+        if abs(d.standardised) > max(LEAST, 2 * d.standard_error)
     ]
 
 

@@ -17,13 +17,12 @@ from tda_jax import fingerprint, keys
 from tda_jax.attribution import calibration, sweep
 from tda_jax.attribution.contract import Model, Terms, split_group
 from tda_jax.attribution.units import Tracks
+from tda_jax.corpus import fitting
 from tda_jax.evaluation.ranking import mean_interval
 from tda_jax.evaluation.verdicts import FAILS, HOLDS, above, decided, shown
 from tda_jax.examples import Corpus, take
 
-_SCALE = (0.3, 3.0)  # of latents in a network's scaling, as `corpus.fitting` has it
 _ALIKE = 0.9  # correlation of mean spectra above which a decoded window is the one encoded
-_SMALL = 0.1  # standardised differences below it are small (Austin 2009, Stat. Med. 28)
 _GROUP = "all"
 
 
@@ -203,7 +202,8 @@ def _scaled(corpus: Corpus) -> Check:
     valid = np.asarray(corpus.examples.mask) > 0
     deviation = float(np.std(np.asarray(corpus.examples.latent)[valid], dtype=np.float64))
     words = f"standard deviation of the latents over valid frames: {deviation:.2f}"
-    return Check("latents have the network's scale", _SCALE[0] <= deviation <= _SCALE[1], words)
+    fits = fitting.USUAL[0] <= deviation <= fitting.USUAL[1]
+    return Check("latents have the network's scale", fits, words)
 
 
 def _frames(corpus: Corpus) -> Check:
@@ -216,7 +216,7 @@ def _frames(corpus: Corpus) -> Check:
     d, error = calibration.difference(frames[members], frames[~members])
     if not math.isnan(d):
         words += f"; members and non-members differ by {d:+.2f} standard deviations"
-    alike = math.isnan(d) or bool(abs(d) <= max(_SMALL, 2 * error))
+    alike = math.isnan(d) or bool(abs(d) <= max(fitting.LEAST, 2 * error))
     return Check("members and non-members are as long", alike, words)
 
 

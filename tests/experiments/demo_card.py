@@ -1,9 +1,7 @@
 """The default card of `experiments.demo`, shrunk to a minute or so."""
 
-import importlib.util
-from pathlib import Path
+from tests.experiments import cards
 
-ROOT = Path(__file__).parent.parent.parent
 SHRUNK = {
     "works": 6,
     "queries": 2,
@@ -37,12 +35,7 @@ SHRUNK = {
 
 def card(workdir, **changes):
     """The card, shrunk."""
-    spec = importlib.util.spec_from_file_location("card", ROOT / "configs" / "demo.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config()
-    config.update_from_flattened_dict({**SHRUNK, "workdir": str(workdir), **changes})
-    return config
+    return cards.card("demo", **{**SHRUNK, "workdir": str(workdir), **changes})
 
 
 def flags():

@@ -17,7 +17,7 @@ from tda_jax.audio import reading
 from tda_jax.corpus import dataset
 from tda_jax.errors import InputError
 from tda_jax.training import loop
-from tests.experiments import demo_card
+from tests.experiments import cards, demo_card
 
 pytestmark = pytest.mark.slow  # minutes of compiling; `.ci/run` runs all but the kills
 STAGES = (
@@ -176,13 +176,13 @@ def test_killed_in_every_stage_it_ends_the_same(ran, tmp_path):
     for stage in STAGES:
         log = tmp_path / "stderr"
         with log.open("wb") as file:
-            child = subprocess.Popen(command, cwd=demo_card.ROOT, stderr=file, stdout=file)
+            child = subprocess.Popen(command, cwd=cards.ROOT, stderr=file, stdout=file)
             while child.poll() is None and f"{stage}:" not in log.read_text(errors="replace"):
                 time.sleep(0.01)
             child.send_signal(signal.SIGKILL)
             killed.append(child.wait() == -signal.SIGKILL)
     assert sum(killed) >= len(STAGES) - 2, dict(zip(STAGES, killed, strict=True))
-    subprocess.run(command, cwd=demo_card.ROOT, check=True, capture_output=True)
+    subprocess.run(command, cwd=cards.ROOT, check=True, capture_output=True)
     assert contents(tmp_path / "killed") == contents(whole)
 
 

@@ -1,7 +1,6 @@
 """The table over seeds, from evaluations that are written by hand."""
 
 import csv
-import importlib.util
 import json
 from pathlib import Path
 
@@ -12,17 +11,11 @@ from PIL import Image
 from experiments import demo, demo_seeds
 from tda_jax.errors import InputError
 from tda_jax.evaluation import retrieval
-
-ROOT = Path(__file__).parent.parent.parent
+from tests.experiments import cards
 
 
 def card(workdir, **changes):
-    spec = importlib.util.spec_from_file_location("card", ROOT / "configs" / "demo_seeds.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config()
-    config.update({"workdir": str(workdir), **changes})
-    return config
+    return cards.card("demo_seeds", workdir=str(workdir), **changes)
 
 
 def row(method, relatives):

@@ -104,6 +104,32 @@ def test_a_second_run_makes_nothing_and_another_is_refused(finished, model, monk
         generate.run(card(model, workdir, guidance=3.0), silent)
 
 
+def test_a_killed_run_samples_no_batch_again_and_takes_another_size(
+    finished, model, tmp_path, monkeypatch
+):
+    sample, made = generate.generate, []
+
+    def until_killed(*given):
+        if made:
+            raise KeyboardInterrupt
+        made.append(given[3])
+        return sample(*given)
+
+    monkeypatch.setattr(generate, "generate", until_killed)
+    with pytest.raises(KeyboardInterrupt):
+        pieces(model, tmp_path, batch=1)
+    assert not (tmp_path / "queries").exists()
+    monkeypatch.setattr(generate, "generate", lambda *g: made.append(g[3]) or sample(*g))
+    found = pieces(model, tmp_path, batch=1)
+    assert made == [["piece 001"], ["piece 002"]]
+    np.testing.assert_allclose(
+        found.examples.latent, finished[1].examples.latent, rtol=0, atol=2e-4
+    )
+    (tmp_path / "summary.json").unlink()
+    pieces(model, tmp_path, batch=2)
+    assert made[2:] == [["piece 001", "piece 002"]]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

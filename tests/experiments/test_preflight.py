@@ -1,9 +1,7 @@
 """Preflight on an encoded folder, and what is refused where parts do not belong together."""
 
-import importlib.util
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,19 +12,10 @@ from experiments import encode_corpus, generate, preflight
 from tda_jax.errors import InputError
 from tda_jax.evaluation import preflight as checks
 from tests.experiments import pipelines
+from tests.experiments.cards import card
 
-ROOT = Path(__file__).parent.parent.parent
 RATE = 16000
 SAID = ("slow piano", "fast drums", "a slow drone")
-
-
-def card(name, **changes):
-    spec = importlib.util.spec_from_file_location("card", ROOT / "configs" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config()
-    config.update(changes)
-    return config
 
 
 def silent(*_):

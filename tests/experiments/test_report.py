@@ -13,6 +13,7 @@ import soundfile
 from experiments import report
 from tda_jax.errors import InputError
 from tda_jax.report import pictures, players
+from tests.experiments import cards
 from tests.report import saved
 from tests.report.html_tree import parse
 
@@ -171,7 +172,7 @@ def test_the_command_says_where_the_page_is(given, tmp_path):
     settings = [f"--config.{name}={value}" for name, value in given.items()]
     command = [sys.executable, "-m", "experiments.report", "--config=configs/report.py"]
     command += [*settings, f"--config.workdir={tmp_path}", "--no-audio"]
-    found = subprocess.run(command, capture_output=True, text=True, cwd=saved.ROOT, check=True)
+    found = subprocess.run(command, capture_output=True, text=True, cwd=cards.ROOT, check=True)
     assert found.stdout == f"2 queries, 0 excerpts; open {tmp_path}/index.html\n"
     assert {str(p) for p in files(tmp_path)} == {"index.html"}
 

@@ -1,13 +1,11 @@
 """A model is trained from a folder of audio, generates, and goes on where it was killed."""
 
-import importlib.util
 import json
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,20 +16,11 @@ from tda_jax.corpus import dataset
 from tda_jax.corpus.arrays import read_queries
 from tda_jax.errors import InputError
 from tda_jax.models.pretrained import load_pipeline
+from tests.experiments.cards import ROOT, card
 
 pytestmark = pytest.mark.slow  # a minute of compiling; `.ci/run` runs it
-ROOT = Path(__file__).parent.parent.parent
 RATE = 16000
 SAID = ("low tone", "high tone", "two tones")
-
-
-def card(name, **changes):
-    spec = importlib.util.spec_from_file_location("card", ROOT / "configs" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config()
-    config.update_from_flattened_dict(changes)
-    return config
 
 
 SHRUNK = {

@@ -1,6 +1,5 @@
 """Results as `experiments.attribute` saves them, small, with names that try to break a page."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -13,8 +12,8 @@ from tda_jax.attribution.directions import Calibration
 from tda_jax.attribution.table import Table
 from tda_jax.evaluation.ranking import ranks
 from tda_jax.export import with_metadata, write_parquet
+from tests.experiments import cards
 
-ROOT = Path(__file__).parent.parent.parent
 EVIL = "</script><script>alert('x')</script>"
 PIECE = "piece 001"
 MEMBERS, DECOYS = 14, 6
@@ -195,13 +194,7 @@ def write_all(folder):
 
 
 def card(workdir, **changes):
-    spec = importlib.util.spec_from_file_location("card", ROOT / "configs" / "report.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config()
-    for name, value in ({"workdir": str(workdir)} | changes).items():
-        config[name] = value
-    return config
+    return cards.card("report", **({"workdir": str(workdir)} | changes))
 
 
 def silent(*_):

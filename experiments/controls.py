@@ -17,7 +17,8 @@ from experiments.progress import Bars, Progress
 from tda_jax import devices, fingerprint
 from tda_jax.artifact import whole_file
 from tda_jax.evaluation import controls, controls_tables, controls_verdict
-from tda_jax.evaluation.controls_plan import Network, Plan
+from tda_jax.evaluation.controls_plan import Plan
+from tda_jax.evaluation.network import Network
 from tda_jax.evaluation.records import Table
 from tda_jax.evaluation.small_unet import small_unet
 from tda_jax.evaluation.verdicts import Finding

@@ -14,6 +14,9 @@ Progress = Callable[[str, int, int], None]
 
 _UNITS = {
     "training": "update",
+    "retraining": "update",
+    "scores by": "query",
+    "losses of queries": "model",
     "predicting memory": "run",
     "queries unlearned": "query",
     "sampling": "piece",

@@ -97,6 +97,54 @@ def row_sum(
     return RowMap(step, devices, batch)
 
 
+def row_states(
+    function: Callable[[Any, Any, Any, Any], Any], devices: Sequence[jax.Device], batch: int
+) -> RowMap:
+    """Moves on a state of each row's own, again and again; run it by `moved_on`.
+
+    Args:
+        function: (state, shared, row, common) -> state.
+        devices: where to run.
+        batch: rows on one device at a time.
+    """
+    devices, batch = tuple(devices), _whole(batch)
+    mapped = jax.vmap(_exact(function), in_axes=(0, None, 0, None))
+    step = jax.pmap(mapped, in_axes=(0, None, 0, None), devices=devices, donate_argnums=0)
+    return RowMap(step, devices, batch)
+
+
+def states(mapped: RowMap, state: Any) -> Any:
+    """A copy of a state for each row of a `row_states`: leading axes of devices and rows."""
+    lead = (len(mapped.devices), mapped.batch)
+    sharding = _over(mapped.devices)
+
+    def copies(x: Any) -> jax.Array:
+        x = np.asarray(x)
+        return jax.device_put(np.broadcast_to(x, lead + x.shape), sharding)
+
+    return jax.tree.map(copies, state)
+
+
+def moved_on(mapped: RowMap, state: Any, shared: Any, rows: Any, common: Any) -> Any:
+    """The states after one call of the function.
+
+    Args:
+        mapped: from `row_states`.
+        state: from `states` or an earlier call; it is used up.
+        shared: a tree that `replicate` placed on the map's devices.
+        rows: a tree of arrays with an axis of devices x rows in front, in the order of states.
+        common: a small tree that is the same for all rows.
+    """
+    lead = (len(mapped.devices), mapped.batch)
+    rows = jax.tree.map(lambda x: x.reshape(lead + x.shape[1:]), rows)
+    return mapped.step(state, shared, rows, common)
+
+
+def by_row(state: Any) -> Any:
+    """States as numpy arrays, with one axis of rows in front."""
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.device_get(state))
+
+
 def results(mapped: RowMap, shared: Any, rows: Rows, count: int) -> Any:
     """Runs a `row_map` over all rows.
 

@@ -30,6 +30,10 @@ class Domain(enum.IntEnum):
     CALIBRATION = 6
     SUBSET = 7
     SIGNS = 8
+    OUTCOME = 9
+    PROBE = 10
+    PROJECTION = 11
+    RETAIN = 12
 
 
 class Draws(NamedTuple):

@@ -8,6 +8,7 @@ one pure function. `tda_jax.attribution.conformance.check` says whether it keeps
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from tda_jax import params as tree
@@ -55,6 +56,15 @@ class Model(NamedTuple):
 def loss_of(terms: Terms) -> Float[Array, ""]:
     """The loss of one draw, float32 or, for float64 terms, float64."""
     return masked_mse(terms.prediction, terms.target, terms.mask)
+
+
+def weights_of(terms: Terms, dtype: Any) -> Array:
+    """The weight of each element in the loss, of the latent's shape, with a sum of 1."""
+    mask = terms.mask.astype(dtype)
+    if mask.ndim == 1:
+        mask = mask.reshape(mask.shape + (1,) * (terms.target.ndim - 1))
+    weight = jnp.broadcast_to(mask, terms.target.shape)
+    return weight / weight.sum()
 
 
 def split_group(model: Model, group: str) -> tuple[tree.Flat, tree.Flat]:

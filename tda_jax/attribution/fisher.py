@@ -8,7 +8,7 @@ draw) pairs that are usable.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +17,13 @@ from jaxtyping import Array, Bool, Float, Float64
 
 from tda_jax import devices, keys
 from tda_jax import params as tree
-from tda_jax.attribution.contract import Model, loss_of
+from tda_jax.attribution.contract import Model, Terms, loss_of, weights_of
 from tda_jax.attribution.rows import Layout, Row, layout, rows_of, terms_of_draw
 from tda_jax.errors import InputError
 from tda_jax.examples import Example
+from tda_jax.precision import working_dtype
+
+Kind = Literal["residual", "probe"]
 
 
 class FisherSum(NamedTuple):
@@ -50,7 +53,12 @@ class FisherPass(NamedTuple):
 
 
 def make_fisher(
-    model: Model, draws: int, seed: int, batch: int, used: tuple[jax.Device, ...]
+    model: Model,
+    draws: int,
+    seed: int,
+    batch: int,
+    used: tuple[jax.Device, ...],
+    kind: Kind = "residual",
 ) -> FisherPass:
     """Prepares the pass; it compiles at its first run.
 
@@ -60,9 +68,11 @@ def make_fisher(
         seed: of the draws.
         batch: (row, draw) pairs on one device at a time. Each holds a gradient of the group.
         used: local devices.
+        kind: "residual", of the loss's own gradient; or "probe", the Gauss-Newton diagonal.
     """
     laid = layout(draws, batch)
-    mapped = devices.row_sum(_squares(model, draws), used, laid.rows)
+    probe = keys.root(seed, keys.Domain.PROBE) if kind == "probe" else None
+    mapped = devices.row_sum(_squares(model, draws, probe), used, laid.rows)
     return FisherPass(mapped, laid, draws, keys.root(seed, keys.Domain.FISHER))
 
 
@@ -136,7 +146,9 @@ def information(total: FisherSum) -> tree.Flat:
     )
 
 
-def _squares(model: Model, strata: int) -> Callable[[Any, tuple[Row, Any]], Any]:
+def _squares(
+    model: Model, strata: int, probe: keys.Root | None
+) -> Callable[[Any, tuple[Row, Any]], Any]:
     """(parameters, (row, w)) -> (sum over the row's draws of w g², whether any is good, flags)."""
 
     def row_squares(
@@ -148,7 +160,10 @@ def _squares(model: Model, strata: int) -> Callable[[Any, tuple[Row, Any]], Any]
         def of_draw(draw: Array) -> tuple[Float[Array, ""], tree.Flat]:
             def loss(moved: tree.Flat) -> Float[Array, ""]:
                 params = tree.merge(moved, rest)
-                return loss_of(terms_of_draw(model, strata, params, root, row, draw))
+                terms = terms_of_draw(model, strata, params, root, row, draw)
+                if probe is None:
+                    return loss_of(terms)
+                return _probed(terms, keys.draw_key(probe, row.words, draw))
 
             return jax.value_and_grad(loss)(moved)
 
@@ -166,3 +181,11 @@ def _squares(model: Model, strata: int) -> Callable[[Any, tuple[Row, Any]], Any]
         return jax.tree.map(total, squares), good.any(), {"finite": finite, "moves": norms > 0}
 
     return row_squares
+
+
+def _probed(terms: Terms, key: Array) -> Float[Array, ""]:
+    """vᵀ √(2W) p of one draw, whose squared gradient estimates the Gauss-Newton diagonal."""
+    dtype = working_dtype(terms.prediction.dtype)
+    sign = jax.random.rademacher(key, terms.prediction.shape, dtype)
+    weight = jnp.sqrt(2 * weights_of(terms, dtype))
+    return jnp.sum(sign * weight * terms.prediction.astype(dtype))

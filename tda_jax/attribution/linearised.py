@@ -22,7 +22,7 @@ from jaxtyping import Array, Float
 
 from tda_jax import devices, keys
 from tda_jax import params as tree
-from tda_jax.attribution.contract import Model, Terms, loss_of
+from tda_jax.attribution.contract import Model, Terms, loss_of, weights_of
 from tda_jax.attribution.rows import Layout, Row, layout, rows_of, terms_of_draw
 from tda_jax.examples import Example
 from tda_jax.precision import working_dtype
@@ -216,7 +216,7 @@ def _quadratic(at: Terms, tangents: Float[Array, "Q B ..."]) -> dict[str, Array]
         tangents.astype(dtype),
     )
     queries, blocks = tangents.shape[:2]
-    weight = _weights(at, dtype)
+    weight = weights_of(at, dtype)
     flat = tangents.reshape(queries, blocks, -1)
     firsts = 2 * flat @ (weight * residual).reshape(-1)  # (Q, B)
     gram = jnp.einsum("qjx,qkx,x->qjk", flat, flat, weight.reshape(-1))
@@ -245,13 +245,4 @@ def _curvature(
     second = jax.jvp(along, (moved,), (u,))[1]
     dtype = working_dtype(second.dtype)
     residual = at.prediction.astype(dtype) - at.target.astype(dtype)
-    return jnp.sum(_weights(at, dtype) * residual * second.astype(dtype))
-
-
-def _weights(at: Terms, dtype: Any) -> Array:
-    """The weight of each element in the loss, of the latent's shape, with a sum of 1."""
-    mask = at.mask.astype(dtype)
-    if mask.ndim == 1:
-        mask = mask.reshape(mask.shape + (1,) * (at.target.ndim - 1))
-    weight = jnp.broadcast_to(mask, at.target.shape)
-    return weight / weight.sum()
+    return jnp.sum(weights_of(at, dtype) * residual * second.astype(dtype))

@@ -14,8 +14,9 @@ from tda_jax.evaluation import controls_passes
 from tda_jax.evaluation import controls_seed as seeds
 from tda_jax.evaluation import controls_stages as work
 from tda_jax.evaluation import controls_studies as studies
-from tda_jax.evaluation.controls_plan import Network, Plan, refuse
+from tda_jax.evaluation.controls_plan import Plan, refuse
 from tda_jax.evaluation.controls_seed import Context, Progress
+from tda_jax.evaluation.network import Network
 from tda_jax.evaluation.records import Record, Table
 
 

@@ -8,9 +8,8 @@ import numpy as np
 from tda_jax import keys
 from tda_jax import params as tree
 from tda_jax.attribution import fisher, linearised, sweep, unlearn
-from tda_jax.attribution.contract import Model
-from tda_jax.attribution.unet import denoiser_model
-from tda_jax.evaluation.controls_plan import Network, Plan
+from tda_jax.evaluation.controls_plan import Plan
+from tda_jax.evaluation.network import Network, model_of
 
 
 class Passes(NamedTuple):
@@ -71,11 +70,6 @@ def make(network: Network, plan: Plan, batch: int, used: tuple[jax.Device, ...])
         expansion("bfloat16"),
         sweep.make_sweep(model, plan.draws, seed, batch, used),
     )
-
-
-def model_of(network: Network, params: Any, weights: str) -> Model:
-    """A network with given parameters, as what is attributed; `weights` is their fingerprint."""
-    return denoiser_model(network.predict, network.schedule, params, network.groups, weights)
 
 
 def seeded(passes: Passes, seed: int) -> Passes:

@@ -2,29 +2,11 @@
 
 import itertools
 import math
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tda_jax import keys
-from tda_jax.diffusion.losses import Predict
-from tda_jax.diffusion.schedules import NoiseSchedule
 from tda_jax.errors import InputError
-
-
-class Network(NamedTuple):
-    """A network to be trained and attributed.
-
-    Attributes:
-        predict: (params, x_t, t, condition) -> prediction, for one example.
-        schedule: the noise process.
-        params: to start from.
-        groups: name -> pattern over the paths of `params`.
-    """
-
-    predict: Predict
-    schedule: NoiseSchedule
-    params: Mapping[str, Any]
-    groups: Mapping[str, str]
+from tda_jax.evaluation.network import Network
 
 
 class Plan(NamedTuple):

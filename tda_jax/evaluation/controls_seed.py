@@ -20,7 +20,8 @@ from tda_jax import params as tree
 from tda_jax.attribution import fisher, sweep, unlearn
 from tda_jax.diffusion.schedules import schedule_to_config
 from tda_jax.evaluation.controls_passes import Passes, Placed, place, seeded
-from tda_jax.evaluation.controls_plan import Network, Plan
+from tda_jax.evaluation.controls_plan import Plan
+from tda_jax.evaluation.network import Network
 from tda_jax.evaluation.synthetic import query_ids, synthetic_corpus
 from tda_jax.training.denoiser import fit
 from tda_jax.training.loop import Recipe

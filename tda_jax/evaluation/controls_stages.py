@@ -15,9 +15,9 @@ import numpy as np
 from tda_jax import examples, keys
 from tda_jax import params as tree
 from tda_jax.attribution import linearised, sweep, unlearn
+from tda_jax.attribution.group_directions import in_group, scrambled
 from tda_jax.evaluation import controls_seed as seed
 from tda_jax.evaluation.controls_seed import Context, Level, kept
-from tda_jax.evaluation.group_directions import in_group, scrambled
 
 Arrays = dict[str, np.ndarray]
 

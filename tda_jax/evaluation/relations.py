@@ -113,9 +113,9 @@ def metrics(scores: Float[np.ndarray, " n"], r: Relations, caliper: float) -> di
         caliper: of the likeness of matched pairs.
 
     Returns:
-        self_rank: 1-based rank of the query among the members. Areas under the curve, 0.5 by
-        chance: relatives (members of its work under other captions, against members of other
-        works); captions (members of other works under its caption, against those that share
+        self_rank: 1-based rank of the query among the members, nan for one that is none. Areas
+        under the curve, 0.5 by chance: relatives (members of its work under other captions,
+        against members of other works); captions (members of other works under its caption, against those that share
         neither); decoys (relatives against decoys of its work that are as like it); unrelated
         (members that share neither, against decoys that share neither and are as like it: what
         membership does for any query); decoy_relatives (decoys of its work against decoys that
@@ -124,7 +124,7 @@ def metrics(scores: Float[np.ndarray, " n"], r: Relations, caliper: float) -> di
     decoys = matched_auc(scores, r.relatives, r.decoy_relatives, r.likeness, caliper)
     unrelated = matched_auc(scores, r.neither, r.decoy_neither, r.likeness, caliper)
     return {
-        "self_rank": float(ranks(np.where(r.members, scores, np.nan))[r.query][0]),
+        "self_rank": _first(ranks(np.where(r.members, scores, np.nan))[r.query]),
         "relatives": auc(scores[r.relatives], scores[r.other_works]),
         "captions": auc(scores[r.captions], scores[r.neither]),
         "decoys": decoys,
@@ -132,3 +132,7 @@ def metrics(scores: Float[np.ndarray, " n"], r: Relations, caliper: float) -> di
         "own_members": decoys - unrelated,
         "decoy_relatives": auc(scores[r.decoy_relatives], scores[r.decoy_neither]),
     }
+
+
+def _first(values: np.ndarray) -> float:
+    return float(values[0]) if len(values) else float("nan")

@@ -23,7 +23,7 @@ Every part is a function of (seed, its name): more works or decoys change no oth
 which ones are short.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -56,7 +56,7 @@ class _Track(NamedTuple):
 def synthetic_corpus(
     seed: int,
     works: int = 16,
-    variants: int = 8,
+    variants: int | Sequence[int] = 8,
     captions: int = 8,
     held_out: int = 2,
     unseen_works: int = 4,
@@ -66,22 +66,23 @@ def synthetic_corpus(
     Args:
         seed: of every random part.
         works: how many works the members come from.
-        variants: members of each work.
+        variants: members of each work, one number for all or one for each.
         captions: how many captions there are; it divides `variants`.
         held_out: decoys of each work of the members.
         unseen_works: works that only decoys come from, `held_out` of each.
 
     Returns:
-        works · variants members and (works + unseen_works) · held_out decoys: latents
-        (n, 8, 8, 4) and a `Condition` of text (n, 4, 16), both float32, and text_mask (n, 4);
-        masks with 0 over padding, which holds `SILENCE`. The metadata of a track are its work,
-        caption and split ("member", "held_out" or "unseen").
+        works · variants members, or as many as the variants sum to, and (works + unseen_works) ·
+        held_out decoys: latents (n, 8, 8, 4) and a `Condition` of text (n, 4, 16), both float32,
+        and text_mask (n, 4); masks with 0 over padding, which holds `SILENCE`. The metadata of a
+        track are its work, caption and split ("member", "held_out" or "unseen").
 
     Raises:
         InputError: a count is out of range, or the captions cannot be crossed with the works.
     """
-    _refuse(works, variants, captions, held_out, unseen_works)
-    members = list(_members(works, variants, captions))
+    sizes = _sizes(works, variants)
+    _refuse(works, sizes, captions, held_out, unseen_works)
+    members = list(_members(sizes, captions))
     decoys = list(_decoys(works, held_out, unseen_works, captions))
     tracks = members + decoys
     parts = (("members", members), ("decoys", decoys))
@@ -144,8 +145,17 @@ def query_ids(corpus: Corpus, count: int, seed: int) -> list[str]:
     return [ids[r] for r in range(rounds) for ids in shuffled if r < len(ids)][:count]
 
 
-def _members(works: int, variants: int, captions: int) -> Iterator[_Track]:
-    for w in range(works):
+def _sizes(works: int, variants: int | Sequence[int]) -> tuple[int, ...]:
+    """How many members each work has."""
+    if isinstance(variants, int):
+        return (variants,) * works
+    if len(variants) != works:
+        raise InputError(f"{len(variants)} numbers of variants for {works} works; give one each")
+    return tuple(variants)
+
+
+def _members(sizes: Sequence[int], captions: int) -> Iterator[_Track]:
+    for w, variants in enumerate(sizes):
         for v in range(variants):
             yield _Track(f"work{w:02d}", v % captions, "member", v)
 
@@ -198,16 +208,19 @@ def _normal(seed: int, name: str, shape: tuple[int, ...]) -> np.ndarray:
     return generator(seed, name).standard_normal(shape)
 
 
-def _refuse(works: int, variants: int, captions: int, held_out: int, unseen_works: int) -> None:
-    counts = {"works": works, "variants": variants, "captions": captions}
+def _refuse(
+    works: int, sizes: Sequence[int], captions: int, held_out: int, unseen_works: int
+) -> None:
+    counts = {"works": works, "variants": min(sizes, default=1), "captions": captions}
     for name, count in counts.items():
         if count < 1:
             raise InputError(f"{name} = {count}; give at least 1")
     for name, count in (("held_out", held_out), ("unseen_works", unseen_works)):
         if count < 0:
             raise InputError(f"{name} = {count}; give 0 or more")
-    if variants % captions:
-        raise InputError(
-            f"{captions} captions do not cross with {variants} variants of each work; let the "
-            "number of captions divide that of variants"
-        )
+    for variants in sizes:
+        if variants % captions:
+            raise InputError(
+                f"{captions} captions do not cross with {variants} variants of each work; let the "
+                "number of captions divide that of variants"
+            )

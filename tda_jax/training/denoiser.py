@@ -78,7 +78,7 @@ def fit(
         drawn = unit(step, positions)
         return jax.tree.map(lambda x: x[drawn], data)
 
-    loss = _loss(per_example_loss(predict, schedule), len(schedule.alpha), dropout)
+    loss = batch_loss(predict, schedule, dropout)
     return loop.train(loss, params, rows, n, recipe, checkpoints, callback, callback_steps)
 
 
@@ -103,8 +103,17 @@ def _units(
     return len(count), unit
 
 
-def _loss(loss_of: Callable[..., Array], timesteps: int, dropout: Dropout | None) -> loop.Loss:
-    """(params, (latents, conditions), key) -> the mean loss of a batch."""
+def batch_loss(
+    predict: Predict, schedule: NoiseSchedule, dropout: Dropout | None = None
+) -> loop.Loss:
+    """(params, (latents, conditions), key) -> the mean loss of a batch.
+
+    Args:
+        predict: (params, x_t, t, condition) -> prediction, for one example.
+        schedule: the noise process.
+        dropout: of the condition; None for none.
+    """
+    loss_of, timesteps = per_example_loss(predict, schedule), len(schedule.alpha)
 
     def loss(params: Any, data: Any, key: Array) -> Array:
         latents, conditions = data

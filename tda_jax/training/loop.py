@@ -58,7 +58,9 @@ class Trained(NamedTuple):
     losses: Float[np.ndarray, " steps"]
 
 
-class _State(NamedTuple):
+class State(NamedTuple):
+    """Where a training stands; `losses` (steps,) are filled as it goes."""
+
     params: Any
     optimiser: optax.OptState
     average: Any
@@ -94,14 +96,16 @@ def train(
         InputError: a number is out of range, the loss became nan or infinite, or the checkpoints
             are of something else.
     """
-    _refuse(n, recipe, callback_steps)
-    optimiser = _optimiser(recipe)
-    start = _State(params, optimiser.init(params), params, jnp.zeros(recipe.steps, jnp.float32))
+    refuse_recipe(n, recipe)
+    _refuse_steps(recipe, callback_steps)
+    optimiser = optimiser_of(recipe)
+    start = start_of(params, optimiser, recipe.steps)
     state = jax.tree.map(jnp.array, start)  # copies: a step uses its state up
     key = jax.random.wrap_key_data(
         jnp.asarray(root(recipe.seed, Domain.TRAINING)), impl="threefry2x32"
     )
-    order, update = _order(key, n, recipe.batch), _update(loss, optimiser)
+    order = _order(key, n, recipe.batch)
+    update = jax.jit(update_of(loss, optimiser), donate_argnums=0)
     with opened(checkpoints) as kept:
         done, state = kept.last(state)
         for step in range(done, recipe.steps):
@@ -117,7 +121,8 @@ def train(
     return Trained(state.average, np.asarray(state.losses))
 
 
-def _optimiser(recipe: Recipe) -> optax.GradientTransformation:
+def optimiser_of(recipe: Recipe) -> optax.GradientTransformation:
+    """Adam after clipping, with the recipe's learning rate."""
     steps = recipe.steps
     warm_up = max(1, round(_WARM_UP * steps))
     rate = optax.warmup_cosine_decay_schedule(
@@ -126,18 +131,23 @@ def _optimiser(recipe: Recipe) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(_CLIP), optax.adam(rate, b2=0.99))
 
 
-def _update(loss: Loss, optimiser: optax.GradientTransformation) -> Callable[..., _State]:
-    """One jitted update: (state, batch, key, step) -> state."""
+def start_of(params: Any, optimiser: optax.GradientTransformation, steps: int) -> State:
+    """Before the first of so many updates."""
+    return State(params, optimiser.init(params), params, jnp.zeros(steps, jnp.float32))
 
-    def update(state: _State, batch: Any, key: Array, step: Array) -> _State:
+
+def update_of(loss: Loss, optimiser: optax.GradientTransformation) -> Callable[..., State]:
+    """One update, a pure function: (state, batch, key, step) -> state."""
+
+    def update(state: State, batch: Any, key: Array, step: Array) -> State:
         value, gradient = jax.value_and_grad(loss)(state.params, batch, key)
         with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an integer's power
             change, optimiser_state = optimiser.update(gradient, state.optimiser, state.params)
         params = optax.apply_updates(state.params, change)
         losses = state.losses.at[step].set(value.astype(jnp.float32))
-        return _State(params, optimiser_state, _average(state.average, params, step), losses)
+        return State(params, optimiser_state, _average(state.average, params, step), losses)
 
-    return jax.jit(update, donate_argnums=0)
+    return update
 
 
 def _average(average: Any, params: Any, step: Array) -> Any:
@@ -162,13 +172,21 @@ def _order(key: Array, n: int, batch: int) -> Callable[[int], Int[np.ndarray, " 
     return order
 
 
-def _refuse(n: int, recipe: Recipe, callback_steps: Collection[int]) -> None:
+def refuse_recipe(n: int, recipe: Recipe) -> None:
+    """Refuses a recipe that n examples cannot be trained by.
+
+    Raises:
+        InputError: a number is out of range.
+    """
     if recipe.steps < 1:
         raise InputError(f"steps = {recipe.steps}; give at least 1")
     if not 1 <= recipe.batch <= n:
         raise InputError(f"batch = {recipe.batch} of {n} examples; give 1 to {n}")
     if not 0 < recipe.learning_rate < np.inf:
         raise InputError(f"learning_rate = {recipe.learning_rate}; give a finite number above 0")
+
+
+def _refuse_steps(recipe: Recipe, callback_steps: Collection[int]) -> None:
     outside = sorted(s for s in callback_steps if not 1 <= s <= recipe.steps)
     if outside:
         raise InputError(f"callback_steps {outside} are outside 1 .. {recipe.steps}")

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from tda_jax.diffusion.schedules import schedule_from_config
-from tda_jax.evaluation.controls_plan import Network, Plan
+from tda_jax.evaluation.controls_plan import Plan
+from tda_jax.evaluation.network import Network
 from tda_jax.evaluation.synthetic import CHANNELS, TEXT_DIM
 
 HIDDEN = 6

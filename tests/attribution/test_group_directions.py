@@ -3,10 +3,11 @@ import pytest
 
 from tda_jax import devices, params, store
 from tda_jax.attribution import by_unlearning, unlearn
+from tda_jax.attribution.group_directions import in_group, scrambled
 from tda_jax.attribution.settings import Compute, Settings
 from tda_jax.errors import InputError
 from tda_jax.evaluation import controls_passes, controls_seed, controls_stages
-from tda_jax.evaluation.group_directions import in_group, scrambled
+from tda_jax.evaluation.network import model_of
 from tda_jax.examples import take
 from tests.evaluation import few_parameters
 
@@ -85,7 +86,7 @@ def test_zeros_elsewhere_score_as_moving_the_group_alone(tmp_path):
     ours = controls_stages.steps(c, at, query)
 
     trained = params.merge(controls_seed.trained(c)[plan.updates[-1]])
-    model = controls_passes.model_of(network, trained, "trained")
+    model = model_of(network, trained, "trained")
     settings = Settings(
         plan.members,
         group,

@@ -1,0 +1,323 @@
+"""Unlearning in all its ways, in the form of its rivals: what the defaults are chosen from.
+
+Every way shares the query's gradient. The expansions along all directions come from one pass over
+the corpus, and from them every step, part and weighting; exact losses take a pass for each step.
+A variant is named by what makes it: "exact transformer c=0.1 rho=0.1 uniform".
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float64
+
+from tda_jax import examples, keys
+from tda_jax import params as tree
+from tda_jax.attribution import fisher, linearised, scores, sweep, unlearn
+from tda_jax.attribution.fisher import Kind
+from tda_jax.attribution.group_directions import in_group, scrambled
+from tda_jax.baselines.contract import Method, Passes, Scores, Task
+from tda_jax.errors import InputError
+from tda_jax.examples import Corpus
+
+NAME = "unlearning"
+Rule = Literal["exact", "odd", "even", "both", "learnt"]
+_SHARED = "draws of all tracks"
+
+
+class Way(NamedTuple):
+    """A direction.
+
+    Attributes:
+        group: of parameters.
+        damping: c, times the mean of F over the group.
+        fisher: "residual" or "probe", see `attribution.fisher`.
+        scrambled: with the sign of each parameter drawn at random: a control.
+    """
+
+    group: str
+    damping: float
+    fisher: Kind = "residual"
+    scrambled: bool = False
+
+    def __str__(self) -> str:
+        """What names it in a variant."""
+        odd = (self.fisher == "probe") * " Gauss-Newton" + self.scrambled * " scrambled"
+        return f"{self.group} c={self.damping:g}{odd}"
+
+
+class Step(NamedTuple):
+    """An exact step.
+
+    Attributes:
+        way: its direction.
+        rise: ρ, the share by which the query's loss is predicted to rise.
+        learn: against the direction, so that the query is learnt: a control.
+        shared: the sweep's draws are the same for all tracks.
+    """
+
+    way: Way
+    rise: float
+    learn: bool = False
+    shared: bool = False
+
+
+class Variant(NamedTuple):
+    """One way to score by unlearning.
+
+    Attributes:
+        rule: "exact", the losses' rise; of the expansion "odd", "even" or "both" parts; "learnt",
+            the exact rise after a step against the direction.
+        way: the direction.
+        rise: ρ; None for one part alone, which ranks alike at every step.
+        weighting: of timestep bins.
+        shared: the draws are the same for all tracks.
+    """
+
+    rule: Rule
+    way: Way
+    rise: float | None
+    weighting: str
+    shared: bool = False
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        step = "" if self.rise is None else f" rho={self.rise:g}"
+        return f"{self.rule} {self.way}{step} {self.weighting}{self.shared * ' shared draws'}"
+
+
+class Plan(NamedTuple):
+    """What is computed.
+
+    Attributes:
+        ways: all directions, those of `steps` among them.
+        steps: that are swept exactly.
+        rises: ρ at which the expansions are read off.
+        weightings: of timestep bins, some of `attribution.scores.WEIGHTINGS`.
+        fisher_draws: of each member.
+        query_draws: of the query's gradient.
+        blocks: of the query's draws.
+        draws: of each track in the sweep, and of the query's own response, which sets how far
+            its steps go.
+    """
+
+    ways: tuple[Way, ...]
+    steps: tuple[Step, ...]
+    rises: tuple[float, ...] = (0.1,)
+    weightings: tuple[str, ...] = ("uniform",)
+    fisher_draws: int = 10
+    query_draws: int = 480
+    blocks: int = 8
+    draws: keys.Draws = keys.Draws(4, 10)
+
+
+class Prepared(NamedTuple):
+    """What all queries share: passes, placed parameters, F by kind, losses before."""
+
+    gradient: tuple[unlearn.GradientPass, Any]
+    linear: tuple[linearised.LinearPass, Any]
+    own: tuple[linearised.LinearPass, Any]
+    sweep: tuple[sweep.Sweep, Any]
+    information: Mapping[str, tree.Flat]
+    zero: tree.Flat
+    before: Float64[np.ndarray, "n R S"]
+    before_shared: Float64[np.ndarray, "n R S"] | None
+
+
+def unlearning(plan: Plan) -> Method:
+    """The method, with a variant for each way, rule, step and weighting of a plan.
+
+    Raises:
+        InputError: a step is along a direction that the plan lacks.
+    """
+    if lacking := [s for s in plan.steps if s.way not in plan.ways]:
+        raise InputError(f"steps along {lacking[0].way}, which is none of the plan's ways; add it")
+    return Method(
+        NAME,
+        lambda task: _prepare(plan, task),
+        lambda task, prepared, queries: _score(plan, task, prepared, queries),
+        lambda task: _passes(plan, task),
+    )
+
+
+def variants(plan: Plan) -> dict[str, Variant]:
+    """Every variant of a plan by its name."""
+    found = []
+    for weighting in plan.weightings:
+        for way in plan.ways:
+            found += [Variant("odd", way, None, weighting), Variant("even", way, None, weighting)]
+            found += [Variant("both", way, rise, weighting) for rise in plan.rises]
+        for step in plan.steps:
+            found.append(_variant(step, weighting))
+    return {one.name: one for one in found}
+
+
+def passes_of(plan: Plan, task: Task, variant: Variant) -> Passes:
+    """What one variant takes alone, as `experiments.attribute` would run it."""
+    n, count = len(task.corpus.ids), plan.draws.count
+    members = int(task.corpus.members.sum())
+    exact = variant.rule in ("exact", "learnt")
+    shared = 3 * members * plan.fisher_draws + (n * count if exact else 0)
+    own = 2 * count
+    return Passes(shared, 3 * plan.query_draws + own + n * count * (1 if exact else 2))
+
+
+def _prepare(plan: Plan, task: Task) -> Prepared:
+    model, seed, batch, used = task.model, task.seed, task.batch, task.used
+    moved, rest = tree.split(model.params, ".*")
+    count = len(plan.ways)
+    few = max(1, min(batch, plan.draws.count) // max(1, count // 4))
+    made = unlearn.make_gradient(model, plan.query_draws, plan.blocks, seed, batch, used)
+    linear = linearised.make_linearised(model, plan.draws, seed, few, used)
+    own = linear._replace(key=keys.root(seed, keys.Domain.CALIBRATION))  # the same program
+    swept = sweep.make_sweep(model, plan.draws, seed, batch, used)
+    zero = {path: np.zeros(x.shape, x.dtype) for path, x in moved.items()}
+    placed = sweep.place(swept, moved, rest)
+    seen = examples.unmasked(task.corpus.examples)
+    still = sweep.displaced(swept, placed, zero)
+    before = sweep.losses(swept, placed, still, seen, task.corpus.ids).draws
+    before_shared = None
+    if any(step.shared for step in plan.steps):
+        before_shared = sweep.losses(swept, placed, still, seen, _one_id(task)).draws
+    kinds = {way.fisher for way in plan.ways}
+    return Prepared(
+        (made, unlearn.place(made, moved, rest)),
+        (linear, linearised.place(linear, moved, rest)),
+        (own, linearised.place(own, moved, rest)),
+        (swept, placed),
+        {kind: _information(plan, task, kind, moved, rest) for kind in sorted(kinds)},
+        zero,
+        before,
+        before_shared,
+    )
+
+
+def _information(plan: Plan, task: Task, kind: Kind, moved: tree.Flat, rest: tree.Flat) -> Any:
+    members = examples.take(task.corpus, np.flatnonzero(task.corpus.members))
+    few = min(task.batch, plan.fisher_draws)
+    made = fisher.make_fisher(task.model, plan.fisher_draws, task.seed, few, task.used, kind)
+    total = fisher.start(made, moved)
+    placed = fisher.place(made, moved, rest)
+    return fisher.information(fisher.add(made, total, placed, members.examples, members.ids))
+
+
+def _score(plan: Plan, task: Task, prepared: Prepared, queries: Corpus) -> Scores:
+    each = [
+        dict(_of_query(plan, task, prepared, examples.take(queries, [i])))
+        for i in range(len(queries.ids))
+    ]
+    return {name: np.stack([one[name] for one in each]) for name in each[0]}
+
+
+def _of_query(
+    plan: Plan, task: Task, prepared: Prepared, query: Corpus
+) -> Iterator[tuple[str, Float64[np.ndarray, " n"]]]:
+    """The scores of one query, by variant."""
+    directions = _directions(plan, task, prepared, query)
+    linear, placed = prepared.linear
+    stacked = [{p: x[None] for p, x in u.items()} for u in directions]
+    along = linearised.place_directions(linear, stacked)
+    seen = examples.unmasked(task.corpus.examples)
+    got = linearised.expand(linear, placed, along, seen, task.corpus.ids)
+    response = linearised.expand(*prepared.own, along, query.examples, query.ids)
+    for i, way in enumerate(plan.ways):
+        of_query = [float(x[0, i].mean(dtype=np.float64)) for x in (response.a, response.b_step)]
+        rates = _rates(plan, *of_query, float(response.loss.mean(dtype=np.float64)))
+        yield from _read(plan, prepared, way, got.a[:, i], got.b_step[:, i], rates)
+    yield from _exact(plan, task, prepared, directions, response)
+
+
+def _directions(plan: Plan, task: Task, prepared: Prepared, query: Corpus) -> list[tree.Flat]:
+    """(F + λ)⁻¹ g / N of each way, over all parameters."""
+    made, placed = prepared.gradient
+    one = jax.tree.map(lambda x: x[0], query.examples)
+    gradient = unlearn.query_gradient(made, placed, prepared.zero, one, query.ids[0])
+    mean = unlearn.mean_of_blocks(gradient.blocks)
+    found = []
+    for way in plan.ways:
+        pattern, information = task.model.groups[way.group], prepared.information[way.fisher]
+        u = in_group(mean, information, pattern, way.damping, task.corpus_size)
+        found.append(scrambled(u, task.seed, query.ids[0]) if way.scrambled else u)
+    return found
+
+
+def _rates(plan: Plan, a: float, b: float, loss: float) -> dict[float, float]:
+    """The learning rate of each ρ; a scrambled direction may have a negative a."""
+    return {rise: unlearn.rate_for_rise(a, b, loss, rise) for rise in plan.rises}
+
+
+def _read(
+    plan: Plan,
+    prepared: Prepared,
+    way: Way,
+    a: np.ndarray,
+    b: np.ndarray,
+    rates: Mapping[float, float],
+) -> Iterator[tuple[str, np.ndarray]]:
+    """What the expansion along one way gives."""
+    unit = scores.linearised(a, b, 1.0)
+    for weighting in plan.weightings:
+        for rule, values in (("odd", unit.odd), ("even", unit.even)):
+            name = Variant(rule, way, None, weighting).name
+            yield name, _weighed(prepared.before, values, weighting)
+        for rise, rate in rates.items():
+            values = scores.linearised(a, b, rate).total
+            name = Variant("both", way, rise, weighting).name
+            yield name, _weighed(prepared.before, values, weighting)
+
+
+def _exact(
+    plan: Plan,
+    task: Task,
+    prepared: Prepared,
+    directions: list[tree.Flat],
+    response: linearised.Expansion,
+) -> Iterator[tuple[str, np.ndarray]]:
+    """What the losses after each exact step give."""
+    swept, placed = prepared.sweep
+    seen = examples.unmasked(task.corpus.examples)
+    for step in plan.steps:
+        i = plan.ways.index(step.way)
+        a, b = (float(x[0, i].mean(dtype=np.float64)) for x in (response.a, response.b_step))
+        loss = float(response.loss.mean(dtype=np.float64))
+        rate = unlearn.rate_for_rise(a, b, loss, step.rise) * (-1 if step.learn else 1)
+        moved = sweep.displaced(
+            swept, placed, unlearn.next_step(prepared.zero, directions[i], rate)
+        )
+        ids = _one_id(task) if step.shared else task.corpus.ids
+        before = prepared.before_shared if step.shared else prepared.before
+        values = scores.exact(before, sweep.losses(swept, placed, moved, seen, ids).draws)
+        for weighting in plan.weightings:
+            yield _variant(step, weighting).name, _weighed(before, values, weighting)
+
+
+def _variant(step: Step, weighting: str) -> Variant:
+    rule: Rule = "learnt" if step.learn else "exact"
+    return Variant(rule, step.way, step.rise, weighting, step.shared)
+
+
+def _weighed(before: np.ndarray, values: np.ndarray, weighting: str) -> np.ndarray:
+    """Scores of tracks; nan for one with a draw that is not finite."""
+    finite = np.isfinite(values).all((1, 2))
+    found = np.full(len(values), np.nan)
+    weights = scores.bin_weights(values[finite], weighting, before[finite])
+    found[finite] = scores.weighted(values[finite], weights)
+    return found
+
+
+def _one_id(task: Task) -> list[str]:
+    """The same id for every track, and so the same draws."""
+    return [_SHARED] * len(task.corpus.ids)
+
+
+def _passes(plan: Plan, task: Task) -> Passes:
+    """What all variants together take."""
+    n, count, ways = len(task.corpus.ids), plan.draws.count, len(plan.ways)
+    members, kinds = int(task.corpus.members.sum()), len({way.fisher for way in plan.ways})
+    befores = 1 + any(step.shared for step in plan.steps)
+    return Passes(
+        3 * kinds * members * plan.fisher_draws + befores * n * count,
+        3 * plan.query_draws + (n + 1) * count * (1 + ways) + len(plan.steps) * n * count,
+    )

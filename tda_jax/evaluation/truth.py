@@ -1,0 +1,210 @@
+"""A comparison with retraining, from a world to saved scores and outcomes.
+
+    WORKDIR/bank/HASH/                  retrained models, and losses of queries under them
+    WORKDIR/LEVEL/queries.safetensors   generated latents
+    WORKDIR/LEVEL/scores/               of every method
+
+Nothing that is there is computed again.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float64
+
+from tda_jax import examples
+from tda_jax.baselines.contract import Task
+from tda_jax.evaluation import bank as banks
+from tda_jax.evaluation import outcomes, removal, subsets
+from tda_jax.evaluation.bank import Bank
+from tda_jax.evaluation.network import model_of
+from tda_jax.evaluation.subsets import Retraining, without
+from tda_jax.evaluation.truth_plan import Progress, Sizes, World
+from tda_jax.evaluation.truth_queries import queries_of
+from tda_jax.evaluation.truth_scores import Entry, Scored, scored
+
+
+class Setting(NamedTuple):
+    """What the steps of one comparison share."""
+
+    world: World
+    sizes: Sizes
+    workdir: Path
+    bank: Bank
+    used: tuple[jax.Device, ...]
+    batch: int
+    progress: Progress
+
+
+class Level(NamedTuple):
+    """What is known at one loss level.
+
+    Attributes:
+        updates: of the training.
+        queries: with `kind`, `work` and `caption` in their metadata.
+        scored: by every method.
+        losses: (seeds, subsets, queries), of queries under retrained models.
+        full: (seeds, queries), under models of all tracks.
+    """
+
+    updates: int
+    queries: examples.Corpus
+    scored: Scored
+    losses: Float64[np.ndarray, "seeds subsets queries"]
+    full: Float64[np.ndarray, "seeds queries"]
+
+
+def begin(
+    world: World,
+    sizes: Sizes,
+    workdir: Path,
+    used: tuple[jax.Device, ...],
+    per_device: int,
+    batch: int,
+    progress: Progress,
+) -> Setting:
+    """Opens the bank and trains what it lacks: all tracks, then the random subsets.
+
+    Args:
+        world: what is attributed.
+        sizes: checked by `truth_plan.refuse`.
+        workdir: of the comparison.
+        used: local devices.
+        per_device: models that one trains at a time.
+        batch: latents in the network at a time, on one device.
+        progress: told of work done.
+    """
+    members = examples.take(world.corpus, np.flatnonzero(world.corpus.members))
+    bank = banks.open_bank(
+        workdir / "bank",
+        world.network,
+        world.architecture,
+        members,
+        sizes.recipe,
+        sizes.levels,
+        used,
+        per_device,
+        world.dropout,
+    )
+    setting = Setting(world, sizes, workdir, bank, used, batch, progress)
+    banks.fill(bank, [*_full(sizes), *_halved(setting)], progress)
+    return setting
+
+
+def level(
+    setting: Setting, updates: int, entries: Callable[[Setting, Task], Sequence[Entry]]
+) -> Level:
+    """Generates the queries of a level, scores them by every method, and looks at the outcomes.
+
+    Args:
+        setting: from `begin`.
+        updates: one of the levels.
+        entries: gives the methods for a task.
+    """
+    sizes, folder = setting.sizes, setting.workdir / str(updates)
+    theta = banks.parameters(setting.bank, _full(sizes)[0], updates)
+    source = {
+        **setting.bank.made_of,
+        "level": updates,
+        **{name: getattr(sizes, name) for name in ("seed", "queries", "sampler_steps", "guidance")},
+        "training_seed": sizes.training_seeds[0],
+    }
+    queries = queries_of(
+        setting.world, sizes, updates, theta, folder / "queries.safetensors", source
+    )
+    task = task_of(setting, updates, theta)
+    found = scored(entries(setting, task), task, queries, folder / "scores", setting.progress)
+    seeds = len(sizes.training_seeds)
+    lost = _losses(setting, updates, queries, [*_full(sizes), *_halved(setting)])
+    by_seed = lost[seeds:].reshape(sizes.subsets, seeds, -1).swapaxes(0, 1)
+    return Level(updates, queries, found, by_seed, lost[:seeds])
+
+
+def task_of(setting: Setting, updates: int, params: Mapping[str, Any]) -> Task:
+    """What is attributed at a level: the first model of all tracks."""
+    name = f"{setting.bank.folder.name} {_full(setting.sizes)[0].name} {updates}"
+    return Task(
+        model_of(setting.world.network, params, name),
+        setting.world.corpus,
+        len(setting.bank.ids),
+        setting.sizes.seed,
+        setting.used,
+        setting.batch,
+    )
+
+
+def kept(setting: Setting) -> Bool[np.ndarray, "subsets members"]:
+    """Which members each random subset keeps in the training, in the order of the bank's ids."""
+    return subsets.kept(setting.bank.ids, _removals(setting))
+
+
+def removed(
+    setting: Setting, at: Level, methods: Mapping[str, Float64[np.ndarray, "queries n"]]
+) -> dict[str, dict[int, Float64[np.ndarray, " queries"]]]:
+    """How far losses rise when a model is trained without each query's best tracks.
+
+    Args:
+        setting: from `begin`.
+        at: the level whose queries are asked.
+        methods: name -> scores of all tracks.
+
+    Returns:
+        By method and number of tracks removed, the rise of the loss of each of the first
+        `removal_queries` queries; "random" is the mean over random removals. One training seed.
+    """
+    sizes, corpus = setting.sizes, setting.world.corpus
+    count, seed = sizes.removal_queries, sizes.training_seeds[0]
+    chosen: dict[tuple[str, int], list[Retraining]] = {}
+    for name, scores in methods.items():
+        for k in sizes.removed:
+            best = [removal.top(x, corpus.ids, corpus.members, k) for x in scores[:count]]
+            chosen[name, k] = [without(s, seed) for s in best]
+    for k in sizes.removed:
+        share = k / len(setting.bank.ids)
+        sets = subsets.random_removals(
+            setting.bank.ids, sizes.random_removals, share, sizes.seed + 1
+        )
+        chosen["random", k] = [without(s, seed) for s in sets]
+    wanted = list(dict.fromkeys(one for some in chosen.values() for one in some))
+    banks.fill(setting.bank, wanted, setting.progress)
+    lost = _losses(setting, at.updates, examples.take(at.queries, np.arange(count)), wanted)
+    by_model = dict(zip(wanted, lost, strict=True))
+    found: dict[str, dict[int, np.ndarray]] = {name: {} for name, _ in chosen}
+    for (name, k), some in chosen.items():
+        own = np.stack([by_model[one] for one in some])
+        own = own.mean(axis=0) if name == "random" else np.diagonal(own)
+        found[name][k] = own - at.full[0, :count]
+    return found
+
+
+def _losses(
+    setting: Setting, updates: int, queries: examples.Corpus, wanted: Sequence[Retraining]
+) -> np.ndarray:
+    return outcomes.losses(
+        setting.bank,
+        setting.world.network,
+        updates,
+        queries,
+        wanted,
+        setting.sizes.outcome_draws,
+        setting.used,
+        setting.batch,
+        setting.progress,
+    )
+
+
+def _full(sizes: Sizes) -> list[Retraining]:
+    return [without((), seed) for seed in sizes.training_seeds]
+
+
+def _removals(setting: Setting) -> list[tuple[str, ...]]:
+    sizes = setting.sizes
+    return subsets.random_removals(setting.bank.ids, sizes.subsets, sizes.share, sizes.seed)
+
+
+def _halved(setting: Setting) -> list[Retraining]:
+    """Subset by subset, so that what is there after a kill can be used."""
+    return [without(s, seed) for s in _removals(setting) for seed in setting.sizes.training_seeds]

@@ -1,0 +1,249 @@
+"""What retraining says of every method: chosen on one half of the subsets, told on the other.
+
+A family is a rule with several settings: for each, the variant with the highest LDS on the choosing
+half stands in the table, so that every rival is at its best. All figures of the table are of the
+other half, and of all queries of all levels unless a part is named.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int
+
+from tda_jax.baselines.contract import Passes
+from tda_jax.baselines.similarity import condition_similarity, latent_similarity
+from tda_jax.evaluation import bootstrap, comparison, datamodelling, discoveries, relations
+from tda_jax.evaluation.ranking import Interval
+from tda_jax.evaluation.truth import Level
+from tda_jax.examples import Corpus
+
+CALIPER = 0.2  # of latent similarity, within which a member and a decoy are equally similar
+FALSE_DISCOVERIES = 0.1  # the rate that is promised
+ALL = "all"
+
+
+class Found(NamedTuple):
+    """What finding relatives and members comes to: means over queries, intervals over them."""
+
+    relatives: Interval
+    captions: Interval
+    decoys: Interval
+    called: float
+    precision: float
+
+
+class Row(NamedTuple):
+    """A family's variant in the table.
+
+    Attributes:
+        family: its rule.
+        variant: that was chosen.
+        own: whether it is one of unlearning's, and no control.
+        cost: passes through the network.
+        parts: by part of the queries, its comparison with the default.
+        found: what its scores find.
+    """
+
+    family: str
+    variant: str
+    own: bool
+    cost: Passes
+    parts: dict[str, comparison.Row]
+    found: Found
+
+
+class Analysis(NamedTuple):
+    """The whole comparison.
+
+    Attributes:
+        default: the variant of unlearning that was chosen.
+        rows: of families.
+        ceilings: by part of the queries.
+        variants: of every variant its family, and LDS on both halves.
+        subsets: of the choosing and of the reporting half.
+        queries: by part.
+    """
+
+    default: str
+    rows: list[Row]
+    ceilings: dict[str, Interval]
+    variants: dict[str, tuple[str, float, float]]
+    subsets: tuple[int, int]
+    queries: dict[str, int]
+
+
+class _Data(NamedTuple):
+    """All levels together: scores are of all tracks."""
+
+    names: list[str]
+    scores: Float64[np.ndarray, "variants queries n"]
+    losses: Float64[np.ndarray, "seeds subsets queries"]
+    kept: Bool[np.ndarray, "subsets members"]
+    covariates: Float64[np.ndarray, "3 queries members"]
+    parts: dict[str, Int[np.ndarray, " part"]]
+    related: list[relations.Relations]
+
+
+def analyse(
+    levels: Sequence[Level],
+    corpus: Corpus,
+    kept: Bool[np.ndarray, "subsets members"],
+    family_of: Mapping[str, str],
+    own: Sequence[str],
+    draws: int = 1000,
+    seed: int = 0,
+) -> Analysis:
+    """Chooses, compares and counts.
+
+    Args:
+        levels: with the same variants.
+        corpus: that was scored; `kept` is of its members in its order.
+        kept: by the random subsets.
+        family_of: variant -> family; a variant without one takes no part.
+        own: families of unlearning that may be the default: rules, no controls.
+        draws: of the bootstrap.
+        seed: of the bootstrap and of the halves of the decoys.
+    """
+    data = _gathered(levels, corpus, kept, family_of)
+    choosing, reporting = datamodelling.halves(len(kept))
+    told = data.scores[:, :, corpus.members]
+    each = {
+        half: datamodelling.lds(
+            datamodelling.predicted(told, kept[mask]), data.losses[:, mask].mean(axis=0)
+        )
+        for half, mask in (("choosing", choosing), ("reporting", reporting))
+    }
+    means = {half: [bootstrap.mean(row) for row in x] for half, x in each.items()}
+    best = _best(data.names, means["choosing"], family_of)
+    default = max((best[f] for f in own if f in best), key=lambda v: _height(data, means, v))
+    rows = _rows(data, best, default, reporting, corpus, draws, seed)
+    ceilings = {part: found[1] for part, found in rows.items()}
+    cost = levels[0].scored.cost
+    table = [
+        Row(
+            family,
+            variant,
+            family in own,
+            cost[variant],
+            {part: found[0][variant] for part, found in rows.items()},
+            _found(data, data.names.index(variant), corpus, draws, seed),
+        )
+        for family, variant in best.items()
+    ]
+    variants = {
+        name: (family_of[name], *(means[half][i] for half in ("choosing", "reporting")))
+        for i, name in enumerate(data.names)
+    }
+    counts = {part: len(rows_) for part, rows_ in data.parts.items()}
+    halves = int(choosing.sum()), int(reporting.sum())
+    return Analysis(default, table, ceilings, variants, halves, counts)
+
+
+def _height(data: _Data, means: Mapping[str, list[float]], variant: str) -> float:
+    return means["choosing"][data.names.index(variant)]
+
+
+def _best(
+    names: Sequence[str], means: Sequence[float], family_of: Mapping[str, str]
+) -> dict[str, str]:
+    """The variant of each family with the highest mean, families in their order."""
+    found: dict[str, tuple[float, str]] = {}
+    for name, mean in zip(names, means, strict=True):
+        height = -np.inf if np.isnan(mean) else mean
+        family = family_of[name]
+        if family not in found or height > found[family][0]:
+            found[family] = height, name
+    order = {family: i for i, family in enumerate(dict.fromkeys(family_of.values()))}
+    return {f: found[f][1] for f in sorted(found, key=lambda f: order[f])}
+
+
+def _gathered(
+    levels: Sequence[Level], corpus: Corpus, kept: np.ndarray, family_of: Mapping[str, str]
+) -> _Data:
+    names = [name for name in family_of if name in levels[0].scored.scores]
+    scores = [np.stack([level.scored.scores[name] for name in names]) for level in levels]
+    covariates, related = [], []
+    parts: dict[str, list[int]] = {ALL: [], **{f"{x.updates} updates": [] for x in levels}}
+    kinds = {entry["kind"] for level in levels for entry in level.queries.metadata}
+    start = 0
+    for level in levels:
+        alike = latent_similarity(level.queries.examples, corpus.examples)
+        said = condition_similarity(level.queries.examples, corpus.examples)
+        own = [_relations(level.queries, i, corpus, alike[i]) for i in range(len(alike))]
+        work = np.stack([_shares(level.queries, i, corpus, "work") for i in range(len(alike))])
+        covariates.append(np.stack([alike, said, work.astype(float)])[:, :, corpus.members])
+        related += own
+        for i, entry in enumerate(level.queries.metadata):
+            of_kind = [f"{entry['kind']} queries"] if len(kinds) > 1 else []
+            for part in (ALL, f"{level.updates} updates", *of_kind):
+                parts.setdefault(part, []).append(start + i)
+        start += len(alike)
+    return _Data(
+        names,
+        np.concatenate(scores, axis=1),
+        np.concatenate([level.losses for level in levels], axis=2),
+        kept,
+        np.concatenate(covariates, axis=1),
+        {part: np.array(rows) for part, rows in parts.items()},
+        related,
+    )
+
+
+def _relations(queries: Corpus, i: int, corpus: Corpus, alike: np.ndarray) -> relations.Relations:
+    itself = np.array([name == queries.ids[i] for name in corpus.ids])
+    shares = [_shares(queries, i, corpus, factor) for factor in ("work", "caption")]
+    return relations.related(itself, corpus.members, *shares, alike)
+
+
+def _shares(queries: Corpus, i: int, corpus: Corpus, factor: str) -> np.ndarray:
+    """Which tracks share a query's work or caption."""
+    value = queries.metadata[i][factor]
+    return np.array([entry[factor] == value for entry in corpus.metadata])
+
+
+def _rows(
+    data: _Data,
+    best: Mapping[str, str],
+    default: str,
+    reporting: np.ndarray,
+    corpus: Corpus,
+    draws: int,
+    seed: int,
+) -> dict[str, tuple[dict[str, comparison.Row], Interval]]:
+    """By part of the queries, the chosen variants held against each other, and the ceiling."""
+    names = list(dict.fromkeys([*best.values(), default]))
+    rows = [data.names.index(name) for name in names]
+    scores = data.scores[rows][:, :, corpus.members]
+    found = {}
+    for part, queries in data.parts.items():
+        table, top = comparison.compare(
+            names,
+            scores[:, queries],
+            data.kept[reporting],
+            data.losses[:, reporting][:, :, queries],
+            data.covariates[:, queries],
+            default,
+            draws,
+            seed,
+        )
+        found[part] = dict(zip(names, table, strict=True)), top
+    return found
+
+
+def _found(data: _Data, row: int, corpus: Corpus, draws: int, seed: int) -> Found:
+    """What one variant's scores find, over all queries."""
+    scores = data.scores[row]
+    each = [relations.metrics(x, r, CALIPER) for x, r in zip(scores, data.related, strict=True)]
+    queries = bootstrap.multiplicities(len(scores), draws, seed, "queries")
+
+    def over(name: str) -> Interval:
+        values = np.array([one[name] for one in each])
+        drawn = bootstrap.both(np.broadcast_to(values, queries.shape), queries)
+        return bootstrap.interval(bootstrap.mean(values), drawn)
+
+    called = discoveries.precision(scores, corpus.members, FALSE_DISCOVERIES, seed)
+    total = float(np.nansum(called.called))
+    share = 1 - min(1.0, float(np.nansum(called.false)) / total) if total else float("nan")
+    areas = [over(name) for name in ("relatives", "captions", "decoys")]
+    return Found(*areas, float(called.called.mean()), share)

@@ -1,0 +1,109 @@
+"""The scores of every method at one level, kept query by query.
+
+    FOLDER/METHOD/QUERY.safetensors   variant -> scores of all tracks
+
+A query that is there is not scored again.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float64
+
+from tda_jax import artifact, examples, fingerprint
+from tda_jax.attribution.prepare import slug
+from tda_jax.baselines.contract import Method, Passes, Scores, Task
+
+Progress = Callable[[str, int, int], None]
+
+
+class Entry(NamedTuple):
+    """A method in the comparison.
+
+    Attributes:
+        method: what scores.
+        module: under `tda_jax.baselines`, whose code its scores depend on.
+        settings: what else they depend on.
+        cost: (task, variant) -> what that variant takes alone.
+    """
+
+    method: Method
+    module: str
+    settings: str
+    cost: Callable[[Task, str], Passes]
+
+
+class Scored(NamedTuple):
+    """All variants of all methods.
+
+    Attributes:
+        scores: variant -> (queries, n).
+        method: variant -> the name of its method.
+        cost: variant -> its passes through the network.
+    """
+
+    scores: Mapping[str, Float64[np.ndarray, "queries n"]]
+    method: Mapping[str, str]
+    cost: Mapping[str, Passes]
+
+
+def scored(
+    entries: Sequence[Entry],
+    task: Task,
+    queries: examples.Corpus,
+    folder: Path,
+    progress: Progress,
+) -> Scored:
+    """The scores of every entry, from their artifacts or computed now.
+
+    Args:
+        entries: no two have a variant of the same name.
+        task: what is attributed.
+        queries: to be attributed, one at a time, as no score depends on others.
+        folder: of the artifacts.
+        progress: told of queries done.
+
+    Raises:
+        InputError: an artifact is of something else; a method refuses.
+    """
+    found, method, cost = {}, {}, {}
+    for entry in entries:
+        for variant, values in _of_entry(entry, task, queries, folder, progress).items():
+            found[variant], method[variant] = values, entry.method.name
+            cost[variant] = entry.cost(task, variant)
+    return Scored(found, method, cost)
+
+
+def _of_entry(
+    entry: Entry, task: Task, queries: examples.Corpus, folder: Path, progress: Progress
+) -> Scores:
+    prepared, each, name = None, [], entry.method.name
+    shared = _source(entry, task)
+    for i, query in enumerate(queries.ids):
+        progress(f"scores by {name}", i, len(queries.ids))
+        one = examples.take(queries, [i])
+        path = folder / slug(name) / f"{slug(query)}.safetensors"
+        source = {**shared, "query": query, "latent": examples.corpus_fingerprint(one)}
+        if not path.exists():
+            if prepared is None:
+                prepared = entry.method.prepare(task)
+            values = entry.method.score(task, prepared, one)
+            artifact.save(path, {variant: x[0] for variant, x in values.items()}, source, {})
+        each.append(artifact.load(path, source)[0])
+    progress(f"scores by {name}", len(queries.ids), len(queries.ids))
+    return {variant: np.stack([one[variant] for one in each]) for variant in sorted(each[0])}
+
+
+def _source(entry: Entry, task: Task) -> dict[str, Any]:
+    return {
+        "checkpoint": task.model.fingerprint,
+        "corpus": examples.corpus_fingerprint(task.corpus),
+        "corpus_size": task.corpus_size,
+        "seed": task.seed,
+        "method": entry.method.name,
+        "settings": entry.settings,
+        "code": fingerprint.of_code(f"tda_jax.baselines.{entry.module}"),
+        "versions": fingerprint.versions(),
+    }

@@ -1,0 +1,232 @@
+"""The comparison with retraining as tables, and in words."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tda_jax.baselines.unlearning import Variant
+from tda_jax.evaluation import removal
+from tda_jax.evaluation.ranking import Interval
+from tda_jax.evaluation.truth_analysis import ALL, FALSE_DISCOVERIES, Analysis, Row
+from tda_jax.evaluation.verdicts import shown
+
+_SETTINGS: dict[str, Callable[[Variant], str]] = {
+    "rule": lambda v: v.rule,
+    "group": lambda v: v.way.group,
+    "damping": lambda v: f"{v.way.damping:g}",
+    "step": lambda v: "any" if v.rise is None else f"{v.rise:g}",
+    "weighting": lambda v: v.weighting,
+    "Fisher": lambda v: v.way.fisher,
+    "draws": lambda v: "shared by all tracks" if v.shared else "of each track",
+}
+
+Removed = Mapping[str, Mapping[int, Any]]
+"""By method and number of tracks removed, the rise of each query's loss."""
+
+
+def columns(analysis: Analysis) -> dict[str, list[Any]]:
+    """The table of families, every figure with the ends of its interval."""
+    found: dict[str, list[Any]] = {"family": [], "variant": [], "passes_shared": []}
+    found["passes_query"] = []
+    for row in analysis.rows:
+        found["family"].append(row.family)
+        found["variant"].append(row.variant)
+        found["passes_shared"].append(row.cost.shared)
+        found["passes_query"].append(row.cost.query)
+        for name, value in _figures(row).items():
+            ends = value if isinstance(value, Interval) else None
+            found.setdefault(name, []).append(value if ends is None else _number(ends.mean))
+            if ends is not None:
+                for end in ("low", "high"):
+                    found.setdefault(f"{name}_{end}", []).append(_number(getattr(ends, end)))
+    return found
+
+
+def variants(analysis: Analysis) -> dict[str, list[Any]]:
+    """Every variant with its LDS on both halves of the subsets, the highest choosing LDS first."""
+    rows = sorted(analysis.variants.items(), key=lambda item: -_or_low(item[1][1]))
+    return {
+        "variant": [name for name, _ in rows],
+        "family": [family for _, (family, _, _) in rows],
+        "lds_choosing": [_number(lds) for _, (_, lds, _) in rows],
+        "lds_reporting": [_number(lds) for _, (_, _, lds) in rows],
+    }
+
+
+def settings(
+    analysis: Analysis, named: Mapping[str, Variant], rules: Mapping[str, str]
+) -> dict[str, list[Any]]:
+    """What each setting of unlearning can reach: the best variant that has it.
+
+    Args:
+        analysis: with the variants' LDS.
+        named: the variants of unlearning by name.
+        rules: of those that may be the default; controls are left out.
+
+    Returns:
+        For each value of each setting the variant with the highest choosing LDS, with its LDS on
+        both halves.
+    """
+    table: dict[str, list[Any]] = {name: [] for name in ("setting", "value", "variant")}
+    table |= {"lds_choosing": [], "lds_reporting": []}
+    plain = {n: v for n, v in named.items() if v.rule in rules and not v.way.scrambled}
+    for setting, read in _SETTINGS.items():
+        for value in dict.fromkeys(read(v) for v in plain.values()):
+            best = max(
+                (n for n, v in plain.items() if read(v) == value),
+                key=lambda name: _or_low(analysis.variants[name][1]),
+            )
+            cells = (setting, value, best, *map(_number, analysis.variants[best][1:]))
+            for name, cell in zip(table, cells, strict=True):
+                table[name].append(cell)
+    return table
+
+
+def removals(found: Removed, reference: str) -> dict[str, list[Any]]:
+    """The table of removals: by method and number of tracks, the mean rise and its interval."""
+    table: dict[str, list[Any]] = {name: [] for name in ("method", "removed", "rise", "low")}
+    table |= {name: [] for name in ("high", "behind", "behind_low", "behind_high")}
+    for k in next(iter(found.values())):
+        held = removal.compare_removals({m: by_k[k] for m, by_k in found.items()}, reference)
+        for method, (rise, behind) in held.items():
+            values = (method, k, *rise[:3], *behind[:3])
+            for name, value in zip(table, values, strict=True):
+                table[name].append(value)
+    return table
+
+
+def markdown(
+    analysis: Analysis, each: Mapping[str, list[Any]], taken: Mapping[str, list[Any]] | None
+) -> str:
+    """The tables for people."""
+    parts = list(analysis.ceilings)
+    head = ["method", "variant", "passes a query", *(f"LDS, {p} queries" for p in parts[:1])]
+    head += ["beyond likeness", "default ahead by", *(f"LDS, {p}" for p in parts[1:])]
+    head += ["relatives", "caption-mates", "members", "called", "precision"]
+    lines = ["# Scores against retraining", "", _note(analysis), "", _line(head)]
+    lines.append("|" + "---|" * len(head))
+    lines += [_line(_cells(row, parts, row.variant == analysis.default)) for row in analysis.rows]
+    top = [shown(analysis.ceilings[part]) for part in parts]
+    blank = [""] * 3
+    lines.append(_line(["*noise ceiling*", "", "", top[0], "", "", *top[1:], *blank, "", ""]))
+    lines += ["", *_setting_lines(each)]
+    if taken is not None:
+        lines += ["", *_removal_lines(taken)]
+    return "\n".join([*lines, ""])
+
+
+def _cells(row: Row, parts: Sequence[str], default: bool) -> list[str]:
+    mark = "**" if default else ""
+    held, found = row.parts, row.found
+    cells = [f"{mark}{row.family}{mark}", row.variant, f"{row.cost.query:,.0f}"]
+    cells += [shown(held[ALL].lds), _shown(held[ALL].partial)]
+    cells.append("" if default else shown(held[ALL].behind))
+    cells += [shown(held[part].lds) for part in parts[1:]]
+    cells += [shown(x) for x in (found.relatives, found.captions, found.decoys)]
+    known = found.precision == found.precision
+    return [*cells, f"{found.called:.1f}", f"{found.precision:.2f}" if known else "none"]
+
+
+def _setting_lines(table: Mapping[str, list[Any]]) -> list[str]:
+    head = ["setting", "value", "best variant with it", "LDS, choosing", "LDS, reporting"]
+    lines = ["## What each setting reaches", "", _line(head), "|" + "---|" * len(head)]
+    for *words, choosing, reporting in zip(*table.values(), strict=True):
+        figures = ("none" if x is None else f"{x:.2f}" for x in (choosing, reporting))
+        lines.append(_line([*words, *figures]))
+    return lines
+
+
+def _removal_lines(table: Mapping[str, list[Any]]) -> list[str]:
+    methods = list(dict.fromkeys(table["method"]))
+    counts = list(dict.fromkeys(table["removed"]))
+    lines = ["## The best tracks removed: mean rise of the query's loss", ""]
+    lines += [_line(["method", *(f"{k} tracks" for k in counts)]), "|" + "---|" * (len(counts) + 1)]
+    cells = {}
+    for i, (method, k) in enumerate(zip(table["method"], table["removed"], strict=True)):
+        found = Interval(*(table[name][i] for name in ("rise", "low", "high")), 0)
+        cells[method, k] = shown(found, 4)
+    return lines + [_line([method, *(cells[method, k] for k in counts)]) for method in methods]
+
+
+def _note(analysis: Analysis) -> str:
+    choosing, reporting = analysis.subsets
+    return (
+        f"Variants were chosen on {choosing} subsets; all of this is of {reporting} others, and of "
+        f"{analysis.queries[ALL]} queries. LDS with 95 % intervals over subsets and queries; "
+        "relatives, caption-mates and members are areas under the curve, with intervals over "
+        "queries; passes are of one latent forward through the network; called is how many tracks "
+        f"pass a false-discovery rate of {FALSE_DISCOVERIES:g}, precision what held-out decoys say "
+        "of them."
+    )
+
+
+def verdict(analysis: Analysis, taken: Mapping[str, list[Any]] | None) -> list[str]:
+    """What the tables say, a sentence each."""
+    by_variant = {row.variant: row for row in analysis.rows}
+    default = by_variant[analysis.default]
+    said = [
+        f"Of unlearning's variants, `{analysis.default}` is chosen: LDS "
+        f"{shown(default.parts[ALL].lds)} on the other half, of a noise ceiling of "
+        f"{shown(analysis.ceilings[ALL])}."
+    ]
+    said += [_against(row) for row in analysis.rows if row.variant != analysis.default]
+    parts = [part for part in analysis.ceilings if part != ALL]
+    for part in parts:
+        best = max(analysis.rows, key=lambda row: _or_low(row.parts[part].lds.mean))
+        said.append(
+            f"{part}: the highest is {best.family} with {shown(best.parts[part].lds)}; the default "
+            f"has {shown(default.parts[part].lds)}, the ceiling is "
+            f"{shown(analysis.ceilings[part])}."
+        )
+    if taken is not None:
+        said += _said_of_removals(taken)
+    return said
+
+
+def _against(row: Row) -> str:
+    behind = row.parts[ALL].behind
+    how = "is not told apart from the default"
+    if behind.low > 0:
+        how = "is behind the default"
+    elif behind.high < 0:
+        how = "is AHEAD of the default"
+    return f"{row.family} {how}: LDS {shown(row.parts[ALL].lds)}, less by {shown(behind)}."
+
+
+def _said_of_removals(table: Mapping[str, list[Any]]) -> list[str]:
+    reference = table["method"][0]
+    said = []
+    rows = zip(*(table[n] for n in ("method", "removed", "behind_low", "behind_high")), strict=True)
+    for method, k, low, high in rows:
+        if method == reference:
+            continue
+        how = "as far as can be told"
+        if low > 0:
+            how = "less"
+        elif high < 0:
+            how = "MORE"
+        said.append(f"Without the {k} tracks of {method} the loss rises {how}, beside {reference}.")
+    return said
+
+
+def _figures(row: Row) -> dict[str, Any]:
+    held = row.parts[ALL]
+    found: dict[str, Any] = {"lds": held.lds, "partial": held.partial, "behind": held.behind}
+    found |= {f"lds {part}": x.lds for part, x in row.parts.items() if part != ALL}
+    found |= row.found._asdict()
+    return found
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _shown(interval: Interval) -> str:
+    return shown(interval) if interval.mean == interval.mean else "none"
+
+
+def _number(x: float) -> float | None:
+    return x if x == x else None
+
+
+def _or_low(x: float) -> float:
+    return x if x == x else float("-inf")

@@ -22,6 +22,7 @@ def get_config() -> ConfigDict:
     config.query_audio = ""  # the folder of audio of queries that are files of their own
     config.evaluation = ""  # JSON of methods beside each other, if there is one
     config.preflight = ""  # JSON of the checks of the model, if there is one
+    config.truth = ""  # JSON of scores against retraining, if there is one
     config.workdir = "report"
     config.no_audio = False  # copy no sound and no picture of it
     config.top = 10  # tracks that are shown for each query

@@ -4,7 +4,7 @@ Source: the linear datamodelling score (Park et al. 2023, arXiv 2303.14186) and 
     best tracks (Wang et al. 2024, arXiv 2406.09408), for unlearning (arXiv 2506.18312) and rivals.
 Command: python -m experiments.truth --config=configs/truth_synthetic.py
     It goes on where it was stopped, two models at a time. On a GPU, for more tracks and subsets:
-    --config.scale=12 --config.subsets=256 --config.per_device=64
+    --config.synthetic.scale=13 --config.subsets=256 --config.per_device=64
 Result: WORKDIR/verdict.md in words, tables/, figures/ and truth.json. Which variants stand in the
     table is chosen on one half of the subsets, and all that is told is of the other half.
 """
@@ -16,9 +16,10 @@ def get_config() -> ConfigDict:
     """The settings, each with its default."""
     config = ConfigDict()
     config.workdir = "truth_synthetic"
-    config.world = "synthetic"
+    config.world = "synthetic"  # or demo: configs/truth_demo.py
     config.seed = 0  # of the corpus, the start, the subsets, the queries and the draws
-    _corpus(config)
+    config.synthetic = _synthetic()
+    config.demo = ConfigDict({"kind": "text", "works": 24})  # see configs/truth_demo.py
     _training(config)
     _bank(config)
     _queries(config)
@@ -29,12 +30,18 @@ def get_config() -> ConfigDict:
     return config.lock()
 
 
-def _corpus(config: ConfigDict) -> None:
-    config.variants = (4, 4, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12)  # members of each work
-    config.scale = 1  # so many times as many works: 1 has 80 members
-    config.captions = 4  # crossed with the works
-    config.held_out = 4  # decoys of each work
-    config.unseen_works = 2  # of which there are decoys only
+def _synthetic() -> ConfigDict:
+    """The corpus of the synthetic world, and where its models start."""
+    synthetic = ConfigDict()
+    synthetic.variants = (4, 4, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12)  # members of each work
+    synthetic.scale = 1  # so many times as many works: 1 has 80 members
+    synthetic.captions = 4  # crossed with the works
+    synthetic.held_out = 4  # decoys of each work
+    synthetic.unseen_works = 2  # of which there are decoys only
+    synthetic.start_updates = (
+        0  # on another corpus, of a common start to fine-tune; 0: from scratch
+    )
+    return synthetic
 
 
 def _training(config: ConfigDict) -> None:

@@ -187,7 +187,9 @@ def _report(config: ConfigDict, workdir: Path) -> ConfigDict:
     given = {"attributed": workdir / "attributed", "audio": workdir / "music"}
     given |= {"generated": workdir / "generated", "evaluation": workdir / "evaluation.json"}
     given |= {"preflight": workdir / "preflight" / "preflight.json", "workdir": workdir / "report"}
-    return _given(config.report, given | {"no_audio": config.no_audio})
+    truth = workdir / "truth.json"  # experiments.truth makes it later, if at all
+    given |= {"truth": truth if truth.is_file() else "", "no_audio": config.no_audio}
+    return _given(config.report, given)
 
 
 def _given(card: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:

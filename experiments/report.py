@@ -13,7 +13,7 @@ from experiments import cards
 from experiments.progress import Bars, Progress
 from tda_jax.artifact import whole_file
 from tda_jax.errors import InputError
-from tda_jax.report import contents, evidence, page, players, sources
+from tda_jax.report import agreement, contents, evidence, page, players, sources
 from tda_jax.report.players import Missing, Player, Recording
 from tda_jax.report.sections import Play, Section, section
 from tda_jax.report.words import count
@@ -41,16 +41,18 @@ def run(config: ConfigDict, progress: Progress) -> Path:
     results = contents.read(Path(config.attributed))
     folders = (_path(config[name]) for name in ("audio", "generated", "query_audio"))
     found = sources.find(results, *folders)
-    evaluation, preflight = (_path(config[name]) for name in ("evaluation", "preflight"))
+    known = ("evaluation", "preflight", "truth")
+    evaluation, preflight, truth = (_path(config[name]) for name in known)
     evaluation = evaluation and evidence.read_evaluation(evaluation)
     preflight = preflight and evidence.read_preflight(preflight)
+    truth = truth and agreement.read_truth(truth)
     workdir, silent = Path(config.workdir), _silent(config)
     play, sections = None if silent else _play(config), []
     for i, query in enumerate(results.queries):
         progress("report", i, len(results.queries))
         sections.append(section(query, found, config.top, play))
     progress("report", len(results.queries), len(results.queries))
-    shown = page.Page(results.summary, tuple(sections), silent, evaluation, preflight)
+    shown = page.Page(results.summary, tuple(sections), silent, evaluation, preflight, truth)
     path = workdir / "index.html"
     with whole_file(path) as part:
         part.write_text(page.render(shown), encoding="utf-8")

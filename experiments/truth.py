@@ -12,7 +12,7 @@ import jax
 from ml_collections import ConfigDict
 
 from configs.truth_synthetic import get_config
-from experiments import cards, truth_worlds
+from experiments import cards, demo, truth_worlds
 from experiments.progress import Bars, Progress
 from tda_jax import devices, fingerprint, keys
 from tda_jax.artifact import whole_file
@@ -30,7 +30,7 @@ from tda_jax.report import truth_figures
 from tda_jax.training.loop import Recipe
 
 _STRATA = 10
-_WORLDS = {"synthetic": truth_worlds.synthetic}
+_WORLDS = {"synthetic": truth_worlds.synthetic, "demo": truth_worlds.demo}
 _RIVAL, _LIKE = "best rival", "most similar"
 _RIVALS = ("gradient dot (TracIn)", "gradient cosine (TracIn)", "TRAK", "D-TRAK", "MUCS")
 
@@ -74,8 +74,18 @@ def run(config: ConfigDict, progress: Progress) -> Analysis:
     )
     taken = _removed(setting, levels, found) if sizes.removal_queries else None
     each = truth_tables.settings(found, own, truth_methods.OWN)
+    if config.world == "demo":
+        _tell_demo(config, found, progress)
     _write(workdir, config, found, each, taken, time.monotonic() - began)
     return found
+
+
+def _tell_demo(config: ConfigDict, found: Analysis, progress: Progress) -> None:
+    """Says in the demo's report how its own queries fared; nothing else of it is made anew."""
+    place = Path(config.workdir) / "demo"
+    content = truth_tables.for_report(found, truth_worlds.KIND, truth_worlds.DEMO)
+    _text(place / "truth.json", json.dumps(content, indent=1) + "\n")
+    demo.run(truth_worlds.demo_card(config), progress)
 
 
 def sizes_of(config: ConfigDict) -> Sizes:

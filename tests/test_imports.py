@@ -168,6 +168,7 @@ FLOORS = {
         "truth_figures",
         "contents",
         "evidence",
+        "agreement",
         "rivals",
         "charts",
         "pictures",

@@ -161,7 +161,8 @@ def passes_of(plan: Plan, task: Task, variant: Variant) -> Passes:
     exact = variant.rule in ("exact", "learnt")
     shared = 3 * members * plan.fisher_draws + (n * count if exact else 0)
     own = 2 * count
-    return Passes(shared, 3 * plan.query_draws + own + n * count * (1 if exact else 2))
+    query = 3 * plan.query_draws + own + n * count * (1 if exact else 2)
+    return Passes(float(shared), float(query))
 
 
 def _prepare(plan: Plan, task: Task) -> Prepared:
@@ -317,7 +318,6 @@ def _passes(plan: Plan, task: Task) -> Passes:
     n, count, ways = len(task.corpus.ids), plan.draws.count, len(plan.ways)
     members, kinds = int(task.corpus.members.sum()), len({way.fisher for way in plan.ways})
     befores = 1 + any(step.shared for step in plan.steps)
-    return Passes(
-        3 * kinds * members * plan.fisher_draws + befores * n * count,
-        3 * plan.query_draws + (n + 1) * count * (1 + ways) + len(plan.steps) * n * count,
-    )
+    shared = 3 * kinds * members * plan.fisher_draws + befores * n * count
+    query = 3 * plan.query_draws + (n + 1) * count * (1 + ways) + len(plan.steps) * n * count
+    return Passes(float(shared), float(query))

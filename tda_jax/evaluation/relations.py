@@ -115,11 +115,12 @@ def metrics(scores: Float[np.ndarray, " n"], r: Relations, caliper: float) -> di
     Returns:
         self_rank: 1-based rank of the query among the members, nan for one that is none. Areas
         under the curve, 0.5 by chance: relatives (members of its work under other captions,
-        against members of other works); captions (members of other works under its caption, against those that share
-        neither); decoys (relatives against decoys of its work that are as like it); unrelated
-        (members that share neither, against decoys that share neither and are as like it: what
-        membership does for any query); decoy_relatives (decoys of its work against decoys that
-        share neither: what likeness does without training). own_members: decoys - unrelated.
+        against members of other works); captions (members of other works under its caption,
+        against those that share neither); decoys (relatives against decoys of its work that are
+        as like it); unrelated (members that share neither, against decoys that share neither and
+        are as like it: what membership does for any query); decoy_relatives (decoys of its work
+        against decoys that share neither: what likeness does without training). own_members:
+        decoys - unrelated.
     """
     decoys = matched_auc(scores, r.relatives, r.decoy_relatives, r.likeness, caliper)
     unrelated = matched_auc(scores, r.neither, r.decoy_neither, r.likeness, caliper)

@@ -24,7 +24,7 @@ from tda_jax.evaluation.network import model_of
 from tda_jax.evaluation.subsets import Retraining, without
 from tda_jax.evaluation.truth_plan import Progress, Sizes, World
 from tda_jax.evaluation.truth_queries import queries_of
-from tda_jax.evaluation.truth_scores import Entry, Scored, scored
+from tda_jax.evaluation.truth_scores import Entry, Scored, scored, with_said
 
 
 class Setting(NamedTuple):
@@ -117,6 +117,7 @@ def level(
     )
     task = task_of(setting, updates, theta)
     found = scored(entries(setting, task), task, queries, folder / "scores", setting.progress)
+    found = with_said(found, setting.world.said, queries.ids)
     seeds = len(sizes.training_seeds)
     lost = _losses(setting, updates, queries, [*_full(sizes), *_halved(setting)])
     by_seed = lost[seeds:].reshape(sizes.subsets, seeds, -1).swapaxes(0, 1)
@@ -143,7 +144,7 @@ def kept(setting: Setting) -> Bool[np.ndarray, "subsets members"]:
 
 def removed(
     setting: Setting, at: Level, methods: Mapping[str, Float64[np.ndarray, "queries n"]]
-) -> dict[str, dict[int, Float64[np.ndarray, " queries"]]]:
+) -> dict[str, dict[int, Float64[np.ndarray, " asked"]]]:
     """How far losses rise when a model is trained without each query's best tracks.
 
     Args:

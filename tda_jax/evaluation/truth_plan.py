@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 
 from tda_jax import keys
 from tda_jax.errors import InputError
@@ -26,7 +26,9 @@ class World(NamedTuple):
         dropout: of conditions, in every training.
         heard: pooled log-mels by id, of tracks and queries; None where there is no audio.
         given: queries that are there already, beside those that are generated; their metadata
-            have a `work` and a `caption` where these are known.
+            have a `kind`, a `caption` and, where it is known, a `work`.
+        said: scores of the given queries that are there already: by name and query, of the
+            corpus's tracks.
     """
 
     network: Network
@@ -35,6 +37,7 @@ class World(NamedTuple):
     dropout: Dropout | None = None
     heard: Pooled | None = None
     given: Corpus | None = None
+    said: Mapping[str, Mapping[str, Float64[np.ndarray, " n"]]] | None = None
 
 
 class Sizes(NamedTuple):

@@ -32,7 +32,8 @@ def queries_of(
         source: what it is made from.
 
     Returns:
-        A corpus whose metadata name `kind` ("generated", "track" or "given"), `work`, `caption`.
+        A corpus whose metadata name `kind` ("generated", "track", or that of what is given),
+        `work` and `caption`.
 
     Raises:
         InputError: a latent is not finite; the artifact is of something else.
@@ -48,7 +49,7 @@ def queries_of(
         rows = [world.corpus.ids.index(name) for name in chosen]
         parts.append(_kind(examples.take(world.corpus, rows), "track"))
     if world.given is not None:
-        parts.append(_near(world, _kind(world.given, "given")))
+        parts.append(_near(world, world.given))
     return _together(parts)
 
 

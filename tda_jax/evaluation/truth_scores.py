@@ -76,6 +76,31 @@ def scored(
     return Scored(found, method, cost)
 
 
+def with_said(
+    found: Scored,
+    said: Mapping[str, Mapping[str, Float64[np.ndarray, " n"]]] | None,
+    queries: Sequence[str],
+) -> Scored:
+    """With scores that were there already; nan for queries that they say nothing of.
+
+    Args:
+        found: by the methods.
+        said: by name and query, of the corpus's tracks.
+        queries: ids, in the order of the scores.
+    """
+    nothing = np.full(next(iter(found.scores.values())).shape[1], np.nan)
+    more = {
+        name: np.stack([by_query.get(query, nothing) for query in queries])
+        for name, by_query in (said or {}).items()
+    }
+    unknown = Passes(float("nan"), float("nan"))
+    return Scored(
+        {**found.scores, **more},
+        {**found.method, **{name: name for name in more}},
+        {**found.cost, **dict.fromkeys(more, unknown)},
+    )
+
+
 def _of_entry(
     entry: Entry, task: Task, queries: examples.Corpus, folder: Path, progress: Progress
 ) -> Scores:

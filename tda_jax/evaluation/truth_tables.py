@@ -30,8 +30,8 @@ def columns(analysis: Analysis) -> dict[str, list[Any]]:
     for row in analysis.rows:
         found["family"].append(row.family)
         found["variant"].append(row.variant)
-        found["passes_shared"].append(row.cost.shared)
-        found["passes_query"].append(row.cost.query)
+        found["passes_shared"].append(_number(row.cost.shared))
+        found["passes_query"].append(_number(row.cost.query))
         for name, value in _figures(row).items():
             ends = value if isinstance(value, Interval) else None
             found.setdefault(name, []).append(value if ends is None else _number(ends.mean))
@@ -81,6 +81,31 @@ def settings(
     return table
 
 
+def for_report(analysis: Analysis, kind: str, first: str) -> dict[str, Any]:
+    """What a report shows of queries of one kind; the method that it is about comes first.
+
+    Args:
+        analysis: of the comparison.
+        kind: of the queries.
+        first: the family of the report's own scores.
+    """
+    part = f"{kind} queries" if f"{kind} queries" in analysis.ceilings else ALL
+    rows = sorted(analysis.rows, key=lambda row: row.family != first)
+    ceiling, held = analysis.ceilings[part], {row.family: row.parts[part] for row in rows}
+    best = max(rows, key=lambda row: _or_low(held[row.family].lds.mean)).family
+    said = [
+        f"The highest of these is {best}: {shown(held[best].lds)}; {first}: "
+        f"{shown(held[first].lds)}; noise ceiling: {shown(ceiling)}."
+    ]
+    return {
+        "note": f"{analysis.queries[part]} queries, {analysis.subsets[1]} sets of removed tracks; "
+        "95 % intervals over both.",
+        "ceiling": _as_json(ceiling),
+        "rows": [{"method": f, "own": f == first, "lds": _as_json(x.lds)} for f, x in held.items()],
+        "verdict": said,
+    }
+
+
 def removals(found: Removed, reference: str) -> dict[str, list[Any]]:
     """The table of removals: by method and number of tracks, the mean rise and its interval."""
     table: dict[str, list[Any]] = {name: [] for name in ("method", "removed", "rise", "low")}
@@ -117,7 +142,8 @@ def markdown(
 def _cells(row: Row, parts: Sequence[str], default: bool) -> list[str]:
     mark = "**" if default else ""
     held, found = row.parts, row.found
-    cells = [f"{mark}{row.family}{mark}", row.variant, f"{row.cost.query:,.0f}"]
+    passes = f"{row.cost.query:,.0f}" if _number(row.cost.query) is not None else ""
+    cells = [f"{mark}{row.family}{mark}", row.variant, passes]
     cells += [shown(held[ALL].lds), _shown(held[ALL].partial)]
     cells.append("" if default else shown(held[ALL].behind))
     cells += [shown(held[part].lds) for part in parts[1:]]
@@ -183,13 +209,19 @@ def verdict(analysis: Analysis, taken: Mapping[str, list[Any]] | None) -> list[s
 
 
 def _against(row: Row) -> str:
-    behind = row.parts[ALL].behind
-    how = "is not told apart from the default"
+    held = row.parts[ALL]
+    how = _told_apart(held.behind, "the default")
+    return f"{row.family} {how}: LDS {shown(held.lds)}, less by {shown(held.behind)}."
+
+
+def _told_apart(behind: Interval, reference: str) -> str:
     if behind.low > 0:
-        how = "is behind the default"
-    elif behind.high < 0:
-        how = "is AHEAD of the default"
-    return f"{row.family} {how}: LDS {shown(row.parts[ALL].lds)}, less by {shown(behind)}."
+        return f"is behind {reference}"
+    return f"is AHEAD of {reference}" if behind.high < 0 else f"is not told apart from {reference}"
+
+
+def _as_json(interval: Interval) -> dict[str, Any]:
+    return {k: _number(v) for k, v in interval._asdict().items()}
 
 
 def _said_of_removals(table: Mapping[str, list[Any]]) -> list[str]:

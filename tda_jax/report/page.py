@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from tda_jax.report import pictures, words
+from tda_jax.report.agreement import Truth, strips
 from tda_jax.report.charts import Tick
 from tda_jax.report.evidence import MEASURES, Evaluation, Preflight
 from tda_jax.report.players import Missing
@@ -34,6 +35,7 @@ class Page(NamedTuple):
         silent: why the report has no sound; None where it has.
         evaluation: methods beside each other, or None.
         preflight: checks of the model, or None.
+        truth: scores held against retraining, or None.
     """
 
     summary: Mapping[str, Any]
@@ -41,6 +43,7 @@ class Page(NamedTuple):
     silent: str | None
     evaluation: Evaluation | None
     preflight: Preflight | None
+    truth: Truth | None
 
 
 def render(page: Page) -> str:
@@ -66,6 +69,7 @@ def render(page: Page) -> str:
         policy=_policy(style, script),
         groups=provenance(page.summary),
         measures=MEASURES,
+        strips=page.truth and strips(page.truth),
         shown_reasons=_REASONS,
         name_of=name_of,
         title_of=title_of,

@@ -89,7 +89,7 @@ def cost(analysis: Analysis) -> Figure:
     placed: list[tuple[float, float]] = []
     for row in analysis.rows:
         found, x = row.parts[ALL].lds, max(1.0, row.cost.query)
-        if not np.isfinite(found.mean):
+        if not np.isfinite(found.mean + row.cost.query):
             continue
         face = "0.0" if row.variant == analysis.default else "0.6" if row.own else "1.0"
         axes.plot(x, found.mean, "o", color="0.0", markerfacecolor=face, markersize=6)

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from experiments import report
+from experiments import demo, report
 from tda_jax.errors import InputError
 from tda_jax.report import pictures, players
-from tests.experiments import cards
+from tests.experiments import cards, demo_card
 from tests.report import saved
 from tests.report.html_tree import parse
 
@@ -138,6 +138,37 @@ def test_an_earlier_page_stays_until_a_new_one_is_whole(given, tmp_path, monkeyp
     assert files(tmp_path) == before
 
 
+@pytest.mark.parametrize(
+    ("without", "section", "said"),
+    [
+        ((), True, False),
+        (("truth",), False, True),
+        (("evaluation",), True, False),
+        (("evaluation", "truth"), False, False),
+    ],
+)
+def test_that_scores_were_not_held_against_retraining_is_said(
+    given, tmp_path, without, section, said
+):
+    changes = given | dict.fromkeys(without, "") | {"no_audio": True}
+    report.run(saved.card(tmp_path, **changes), saved.silent)
+    tree = parse((tmp_path / "index.html").read_text())
+    assert ("Against retraining" in [h.words() for h in tree.all("h2")]) == section
+    assert [p.words() for p in tree.all("p", class_="untested")] == said * [
+        "These scores were not held against retraining here: "
+        "python -m experiments.truth --config=configs/truth_demo.py does so."
+    ]
+
+
+def test_the_demo_gives_its_report_what_retraining_says(tmp_path):
+    config = demo_card.card(tmp_path)
+    assert demo._report(config, tmp_path).truth == ""
+    path = saved.write_truth(tmp_path, saved.truth())
+    asked = demo._report(config, tmp_path)
+    assert asked.truth == str(path)
+    report.refuse(asked)
+
+
 def test_excerpts_have_the_length_that_is_asked_for(given, tmp_path):
     report.run(saved.card(tmp_path, seconds=1.0, top=2, **given), saved.silent)
     tree = parse((tmp_path / "index.html").read_text())
@@ -186,6 +217,7 @@ def test_the_command_says_where_the_page_is(given, tmp_path):
         ({"generated": "/nowhere"}, "/nowhere/summary.json: cannot be read"),
         ({"evaluation": "/nowhere.json"}, "/nowhere.json: cannot be read"),
         ({"preflight": "/nowhere.json"}, "/nowhere.json: cannot be read"),
+        ({"truth": "/nowhere.json"}, "/nowhere.json: cannot be read"),
         ({"top": 0}, "top = 0; give 1 at least"),
         ({"seconds": 0.0}, "seconds = 0.0; give a length above 0"),
     ],
@@ -203,6 +235,12 @@ def test_what_cannot_be_used_is_refused_before_any_work(given, tmp_path, changes
         ("evaluation", '{"note": "", "rows": [{"name": 1}]}', "a row is no method"),
         ("evaluation", '{"rows": []}', "has no 'note'; give the evaluation"),
         ("preflight", '{"verdict": "", "checks": [{}]}', "a check lacks name"),
+        ("truth", '{"verdict": []}', "summary.json: has no 'note'; give the truth.json"),
+        (
+            "truth",
+            '{"note": "", "ceiling": {}, "rows": [], "verdict": []}',
+            "summary.json: ceiling has no 'mean'",
+        ),
         ("generated", '{"pieces": [{"id": "x"}], "made_of": {}}', "a piece lacks id"),
     ],
 )

@@ -178,6 +178,33 @@ def write_evidence(folder):
     return evaluation, preflight
 
 
+def truth():
+    """What holding scores against retraining gives: a row without an LDS, and one without ends."""
+
+    def lds(mean, low, high):
+        return {"mean": mean, "low": low, "high": high, "count": 11}
+
+    rows = [
+        {"method": "the demo's scores", "own": True, "lds": lds(0.416, 0.2, 0.61)},
+        {"method": "TRAK", "own": False, "lds": lds(0.5, None, None)},
+        {"method": EVIL, "own": False, "lds": lds(-0.1, -0.25, 0.05)},
+        {"method": "chance", "own": False, "lds": lds(None, None, None)},
+    ]
+    return {
+        "note": f"Of 40 models, 11 queries {EVIL}",
+        "ceiling": lds(0.75, 0.7, 0.8),
+        "rows": rows,
+        "verdict": ["The scores are above chance.", f"TRAK is {EVIL}."],
+    }
+
+
+def write_truth(folder, content):
+    """A comparison with retraining: its path."""
+    path = folder / "truth.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
 def write_all(folder):
     """Everything that a report can be made of: the settings of its card."""
     write_results(folder / "attributed")
@@ -190,6 +217,7 @@ def write_all(folder):
         "generated": str(folder / "generated"),
         "evaluation": str(evaluation),
         "preflight": str(preflight),
+        "truth": str(write_truth(folder, truth())),
     }
 
 

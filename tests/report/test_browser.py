@@ -103,6 +103,12 @@ def test_nothing_is_wider_than_the_screen(page, path, width, height):
       return box.width > 0 && (box.right > room + 1 || box.left < -1);
     }).map((one) => one.outerHTML.slice(0, 80))"""
     assert page.run(outside) == []
+    # What retraining says is to be seen at once: its table does not scroll of itself.
+    table = "document.querySelector('.truth').closest('.scroll')"
+    assert page.run(f"{table}.scrollWidth <= {table}.clientWidth")
+    cut = """[...document.querySelectorAll(".truth th, .truth td")]
+      .filter((one) => one.scrollWidth > one.clientWidth).map((one) => one.innerText)"""
+    assert page.run(cut) == []
 
 
 def test_the_keyboard_reaches_links_players_and_details(page):

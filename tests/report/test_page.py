@@ -173,6 +173,62 @@ def test_the_evidence_is_shown(made):
     assert "Something is wrong." in preflight.words()
 
 
+def test_what_retraining_says_is_shown(made):
+    _, tree, _ = made
+    section = tree.one("section", **{"aria-labelledby": "truth-title"})
+    assert section.one("h2").words() == "Against retraining"
+    assert rows(section) == [
+        ["The demo's scores", "0.42 0.20 to 0.61", ""],
+        ["TRAK", "0.50", ""],  # not Trak
+        [saved.EVIL, "−0.10 −0.25 to 0.05", ""],
+        ["Chance", "–", ""],
+    ]
+    (ceiling,) = section.one("tfoot").all("tr")
+    assert ceiling.words() == "Noise ceiling 0.75 0.70 to 0.80"
+    note, explained, *_ = (p.words() for p in section.all("p"))
+    assert note == f"Of 40 models, 11 queries {saved.EVIL}"
+    assert explained.startswith("The LDS, the linear datamodelling score, is the rank correlation")
+    assert "1 is perfect, 0 is chance, and the noise ceiling is the highest" in explained
+    assert [li.words() for li in section.all("li")] == [
+        "The scores are above chance.",
+        f"TRAK is {saved.EVIL}.",
+    ]
+    (own,) = section.all("tr", class_="ours")
+    assert own.one("th").words() == "The demo's scores"
+
+
+def test_bars_of_agreement_are_drawn(made):
+    _, tree, _ = made
+    section = tree.one("section", **{"aria-labelledby": "truth-title"})
+    axis = section.one("thead").one("svg")
+    ticks = {t.words(): t.attributes["x"] for t in axis.all("text")}
+    own, _, below, _, top = drawings = list(section.all("svg", class_="agreement"))
+    kinds = [d.attributes["class"].split()[1] for d in drawings]
+    assert kinds == ["ours", *["rival"] * 3, "limit"]
+    for drawing in drawings:  # the marks that all rows share
+        assert drawing.one("line", class_="zero").attributes["x1"] == ticks["0"]
+        mark = drawing.one("line", class_="ceiling").attributes
+        assert mark["x1"] == mark["x2"] == top.one("line", class_="ceiling").attributes["x1"]
+    zero, unit = share(ticks["0"]), (share(mark["x1"]) - share(ticks["0"])) / 0.75
+    for drawing, (mean, low, high) in ((own, (0.416, 0.2, 0.61)), (below, (-0.1, -0.25, 0.05))):
+        bar = drawing.one("rect").attributes
+        assert share(bar["x"]) == pytest.approx(zero + unit * min(mean, 0), abs=0.03)
+        assert share(bar["width"]) == pytest.approx(unit * abs(mean), abs=0.03)
+        along, *ends = (line.attributes for line in drawing.one(class_="error").all("line"))
+        wanted = [pytest.approx(zero + unit * x, abs=0.03) for x in (low, high)]
+        assert [share(along["x1"]), share(along["x2"])] == wanted
+        assert [share(end["x1"]) for end in ends] == wanted
+        assert [share(end["x2"]) for end in ends] == wanted
+    assert [len(list(d.all("rect"))) for d in drawings] == [1, 1, 1, 0, 0]
+    assert [len(list(d.all(class_="error"))) for d in drawings] == [1, 0, 1, 0, 1]
+
+
+def share(text):
+    """A place on a chart, in per cent."""
+    assert text.endswith("%")
+    return float(text[:-1])
+
+
 def test_what_made_it_is_shown(made):
     _, tree, _ = made
     end = tree.one("section", class_="provenance")

@@ -74,9 +74,9 @@ def run(config: ConfigDict, progress: Progress) -> Analysis:
     )
     taken = _removed(setting, levels, found) if sizes.removal_queries else None
     each = truth_tables.settings(found, own, truth_methods.OWN)
+    _write(workdir, config, found, each, taken, time.monotonic() - began)
     if config.world == "demo":
         _tell_demo(config, found, progress)
-    _write(workdir, config, found, each, taken, time.monotonic() - began)
     return found
 
 

@@ -12,7 +12,7 @@ from tda_jax.report.evidence import Measured
 from tda_jax.report.scale import Scale, round_ticks
 from tda_jax.report.words import short
 
-_TRUTH = "the truth.json that experiments.truth wrote beside a demo"
+_TRUTH = "the truth.json that experiments.truth wrote into the folder of a demo"
 _MARGIN = 0.03  # of the axis of agreement, beyond its outermost interval
 _LABEL = 25.0  # per cent of that axis that a label needs: on a phone it is a third of the screen
 

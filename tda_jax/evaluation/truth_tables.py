@@ -221,7 +221,7 @@ def _told_apart(behind: Interval, reference: str) -> str:
 
 
 def _as_json(interval: Interval) -> dict[str, Any]:
-    return {k: _number(v) for k, v in interval._asdict().items()}
+    return {k: _number(float(v)) for k, v in interval._asdict().items()}
 
 
 def _said_of_removals(table: Mapping[str, list[Any]]) -> list[str]:

@@ -1,0 +1,152 @@
+"""What is chosen on one half of the subsets is told on the other; rivals are at their best."""
+
+import numpy as np
+import pytest
+
+from tda_jax.baselines.unlearning import Variant, Way
+from tda_jax.evaluation import comparison, datamodelling, truth_tables
+from tda_jax.evaluation.truth_analysis import ALL, analyse
+from tda_jax.report import truth_figures
+from tests.evaluation import truth_made
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return truth_made.corpus()
+
+
+@pytest.fixture(scope="module")
+def levels(corpus):
+    kinds = ("generated", "generated", "track", "track")
+    return [truth_made.level(corpus, 5, 0, kinds), truth_made.level(corpus, 9, 0, kinds)]
+
+
+@pytest.fixture(scope="module")
+def found(corpus, levels):
+    kept = truth_made.removals(corpus)
+    return analyse(levels, corpus, kept, truth_made.FAMILIES, truth_made.OWN, draws=200)
+
+
+def test_the_best_of_a_family_stands_for_it_and_the_best_own_is_the_default(found):
+    chosen = {row.family: row.variant for row in found.rows}
+    assert chosen["unlearning, exact"] == found.default == "true"
+    assert [row.own for row in found.rows] == [True, True, False, False, False]
+    assert found.subsets == (20, 20)
+
+
+def test_figures_are_those_of_the_reporting_half(found, corpus, levels):
+    kept = truth_made.removals(corpus)
+    choosing, reporting = datamodelling.halves(len(kept))
+    for row in found.rows:
+        for part, chosen in ((ALL, levels), ("9 updates", levels[1:])):
+            scores = np.concatenate([x.scored.scores[row.variant] for x in chosen])
+            losses = np.concatenate([x.losses for x in chosen], axis=2)
+            told = datamodelling.predicted(scores[None][:, :, corpus.members], kept[reporting])
+            lds = datamodelling.lds(told, losses[:, reporting].mean(0))[0]
+            assert row.parts[part].lds.mean == pytest.approx(lds.mean())
+        family, first, second = found.variants[row.variant]
+        assert family == row.family
+        assert second == pytest.approx(row.parts[ALL].lds.mean)
+        assert first != second
+    del choosing
+
+
+def test_truth_reaches_the_ceiling_and_noise_nothing(found):
+    rows = {row.family: row.parts[ALL] for row in found.rows}
+    top = found.ceilings[ALL]
+    assert rows["unlearning, exact"].lds.high > top.low
+    assert rows["unlearning, exact"].partial.low > 0  # more than the works that it shares
+    assert rows["chance"].lds.low < 0 < rows["chance"].lds.high
+    assert rows["a rival"].behind.low > 0
+    assert rows["unlearning, exact"].behind.mean == 0
+
+
+def test_only_unlearning_can_be_the_default(corpus, levels):
+    swapped = {**truth_made.FAMILIES, "true": "a rival", "rival": "another"}
+    kept = truth_made.removals(corpus)
+    other = analyse(levels, corpus, kept, swapped, truth_made.OWN, draws=100)
+    assert other.default == "half true"
+    rival = next(row for row in other.rows if row.family == "a rival")
+    assert rival.parts[ALL].behind.high < 0
+    assert any("a rival is AHEAD" in line for line in truth_tables.verdict(other, None))
+
+
+def test_tables_hold_every_figure(found):
+    columns = truth_tables.columns(found)
+    assert columns["family"] == [row.family for row in found.rows]
+    assert {len(values) for values in columns.values()} == {5}
+    assert columns["lds"][0] == found.rows[0].parts[ALL].lds.mean
+    assert columns["lds 5 updates_low"][0] == found.rows[0].parts["5 updates"].lds.low
+    ranked = truth_tables.variants(found)
+    assert ranked["lds_choosing"] == sorted(ranked["lds_choosing"], reverse=True)
+    assert len(ranked["variant"]) == 6
+
+
+def test_each_setting_shows_its_best(found):
+    way, other = Way("all", 0.1), Way("all", 1.0)
+    named = {
+        "true": Variant("exact", way, 0.1, "uniform"),
+        "half true": Variant("exact", other, 0.3, "ratio"),
+        "weak": Variant("odd", way, None, "uniform"),
+        "scrambled": Variant("exact", other._replace(scrambled=True), 0.1, "uniform"),
+    }
+    rules = {"exact": "unlearning, exact", "odd": "unlearning, odd part"}
+    table = truth_tables.settings(found, named, rules)
+    rows = {(s, v): n for s, v, n, *_ in zip(*table.values(), strict=True)}
+    assert rows["rule", "odd"] == "weak"
+    assert rows["damping", "0.1"] == "true"
+    assert rows["damping", "1"] == "half true"
+    assert rows["step", "any"] == "weak"
+    assert "scrambled" not in table["variant"]
+
+
+def test_removals_are_held_against_the_first_method(found, tmp_path):
+    rng = np.random.default_rng(0)
+    rises = {
+        "unlearning": {2: 1 + 0.1 * rng.random(6), 4: 2 + 0.1 * rng.random(6)},
+        "random": {2: 0.1 * rng.random(6), 4: 3 + 0.1 * rng.random(6)},
+    }
+    table = truth_tables.removals(rises, "unlearning")
+    assert table["method"] == ["unlearning", "random"] * 2
+    assert table["removed"] == [2, 2, 4, 4]
+    assert table["rise"][1] == pytest.approx(rises["random"][2].mean())
+    said = truth_tables.verdict(found, table)
+    assert "Without the 2 tracks of random the loss rises less, beside unlearning." in said
+    assert "Without the 4 tracks of random the loss rises MORE, beside unlearning." in said
+    settings = {"setting": [], "value": [], "variant": [], "lds_choosing": [], "lds_reporting": []}
+    text = truth_tables.markdown(found, settings, table)
+    assert "**unlearning, exact**" in text
+    assert "*noise ceiling*" in text
+    drawn = truth_figures.draw(tmp_path, found, table)
+    names = {f"{n}.{k}" for n in ("lds", "cost", "removal") for k in ("png", "svg")}
+    assert {path.name for path in drawn} == names
+
+
+def test_a_report_gets_one_kind_of_queries(found):
+    content = truth_tables.for_report(found, "track", "a rival")
+    assert [row["own"] for row in content["rows"]] == [True, False, False, False, False]
+    assert content["rows"][0]["method"] == "a rival"
+    row = next(r for r in found.rows if r.family == "a rival")
+    assert content["rows"][0]["lds"]["mean"] == row.parts["track queries"].lds.mean
+    assert content["ceiling"]["mean"] == found.ceilings["track queries"].mean
+    assert content["note"].startswith("4 queries, 20 sets")
+    best = max(found.rows, key=lambda r: r.parts["track queries"].lds.mean)
+    assert content["verdict"][0].startswith(f"The highest of these is {best.family}:")
+
+
+def test_the_best_is_chosen_without_the_reporting_half(corpus, levels):
+    """Were the other half looked at, the best on it would be chosen."""
+    kept = truth_made.removals(corpus)
+    choosing, reporting = datamodelling.halves(len(kept))
+    turned = []
+    for level in levels:
+        losses = level.losses.copy()
+        losses[:, reporting] *= -1
+        turned.append(level._replace(losses=losses))
+    other = analyse(turned, corpus, kept, truth_made.FAMILIES, truth_made.OWN, draws=100)
+    assert other.default == "true"
+    row = next(r for r in other.rows if r.variant == "true")
+    assert row.parts[ALL].lds.high < 0
+    names = list(truth_made.FAMILIES)
+    scores = np.stack([levels[0].scored.scores[n][:, corpus.members] for n in names])
+    assert comparison.best(names, scores, kept[choosing], levels[0].losses[:, choosing]) == "true"

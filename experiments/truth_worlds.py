@@ -49,7 +49,7 @@ def synthetic(config: ConfigDict, progress: Progress) -> World:
             f"synthetic.scale = {config.synthetic.scale} and synthetic.start_updates = "
             f"{config.synthetic.start_updates}; give 1 and 0 at least"
         )
-    made = small_unet(config.seed)
+    made = small_unet(config.seed, "v_prediction")  # its pieces are like its tracks
     network = Network(predict_fn(made.module), made.schedule, made.params, made.groups)
     if config.synthetic.start_updates:
         network = network._replace(params=_start(config, network, progress))

@@ -37,7 +37,7 @@ class SmallUNet(NamedTuple):
         module: call it through `tda_jax.models.denoiser.predict_fn`.
         params: 411,964 of them, float32.
         groups: name -> pattern of the paths in `params`.
-        schedule: AudioLDM's, 1,000 timesteps, predicting the noise.
+        schedule: AudioLDM's, 1,000 timesteps.
     """
 
     module: UNet2DConditionModel
@@ -46,7 +46,7 @@ class SmallUNet(NamedTuple):
     schedule: NoiseSchedule
 
 
-def small_unet(seed: int) -> SmallUNet:
+def small_unet(seed: int, prediction_type: str = "epsilon") -> SmallUNet:
     """Makes the UNet for the latents (8, 8, 4) and texts (4, 16) of `synthetic_corpus`.
 
     It learns the default corpus in 2,000 updates of batches of 16 at a learning rate of 4e-3.
@@ -59,11 +59,14 @@ def small_unet(seed: int) -> SmallUNet:
 
     Args:
         seed: of the parameters.
+        prediction_type: "epsilon"; or "v_prediction" (arXiv 2202.00512), for a model that is to
+            generate: an error in ε is divided by a signal of 0.07 when sampling starts.
     """
     config = unet_config(_UNET, "the small UNet")
+    schedule = {**_SCHEDULER, "prediction_type": prediction_type}
     return SmallUNet(
         UNet2DConditionModel(config),
         initialise(FAMILIES["UNet2DConditionModel"], config, seed),
         unet_groups(config),
-        schedule_from_config(_SCHEDULER, "the small UNet's schedule"),
+        schedule_from_config(schedule, "the small UNet's schedule"),
     )

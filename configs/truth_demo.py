@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
             "subsets": 32,
             "removal_level": own.steps,
             "removal_queries": 6,
-            "removed": (4, 8, 16),  # tracks, of 96
+            "removed": (4, 16),  # tracks, of 96
             "queries": 8,  # generated, beside the demo's own queries
             "guidance": 2.5,
         }

@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.workdir = "truth_synthetic"
     config.world = "synthetic"  # or demo: configs/truth_demo.py
-    config.seed = 0  # of the corpus, the start, the subsets, the queries and the draws
+    config.seed = 0  # of the corpus, the model that is attributed, subsets, queries and draws
     config.synthetic = _synthetic()
     config.demo = ConfigDict({"kind": "text", "works": 24})  # see configs/truth_demo.py
     _training(config)
@@ -38,9 +38,7 @@ def _synthetic() -> ConfigDict:
     synthetic.captions = 4  # crossed with the works
     synthetic.held_out = 4  # decoys of each work
     synthetic.unseen_works = 2  # of which there are decoys only
-    synthetic.start_updates = (
-        0  # on another corpus, of a common start to fine-tune; 0: from scratch
-    )
+    synthetic.start_updates = 0  # of a common start on another corpus; 0: from scratch
     return synthetic
 
 
@@ -50,18 +48,15 @@ def _training(config: ConfigDict) -> None:
     config.levels = (300, 600, 1200)  # updates: generalises, between, has memorised
     config.batch_tracks = 16
     config.learning_rate = 4e-3
-    config.start_updates = (
-        0  # of a common start on another corpus, fine-tuned then; 0: from scratch
-    )
 
 
 def _bank(config: ConfigDict) -> None:
     config.subsets = 64
     config.share = 0.5  # of the members, that a subset keeps out
-    config.training_seeds = (0, 1)
+    config.training_seeds = (1, 2)  # and not `seed`, which trains the model that is attributed
     config.removal_level = 600
-    config.removal_queries = 8
-    config.removed = (4, 8, 16)  # tracks, of 80
+    config.removal_queries = 6
+    config.removed = (4, 16)  # tracks, of 80
     config.random_removals = 4  # sets of each size
 
 

@@ -23,7 +23,7 @@ from tda_jax.errors import InputError
 from tda_jax.evaluation import truth, truth_analysis, truth_methods, truth_tables
 from tda_jax.evaluation.truth import Level, Setting
 from tda_jax.evaluation.truth_analysis import Analysis
-from tda_jax.evaluation.truth_plan import Sizes, refuse
+from tda_jax.evaluation.truth_plan import Sizes, refuse, refuse_sizes
 from tda_jax.evaluation.truth_scores import Entry
 from tda_jax.export import write_csv
 from tda_jax.report import truth_figures
@@ -49,7 +49,10 @@ def run(config: ConfigDict, progress: Progress) -> Analysis:
     cards.refuse_keys(config, get_config(), "configs/truth_synthetic.py")
     if config.world not in _WORLDS:
         raise InputError(f"world = {config.world!r}; choose one of {sorted(_WORLDS)}")
-    world, sizes = _WORLDS[config.world](config, progress), sizes_of(config)
+    sizes = sizes_of(config)
+    refuse_sizes(sizes)
+    _refuse_scores(config)
+    world = _WORLDS[config.world](config, progress)
     refuse(sizes, world)
     used = devices.local_devices(config.devices or None)
     setting = truth.begin(world, sizes, workdir, used, config.per_device, config.batch, progress)
@@ -69,11 +72,11 @@ def run(config: ConfigDict, progress: Progress) -> Analysis:
         world.corpus,
         truth.kept(setting),
         families,
-        list(truth_methods.OWN.values()),
+        truth_methods.DEFAULTS,
         seed=sizes.seed,
     )
     taken = _removed(setting, levels, found) if sizes.removal_queries else None
-    each = truth_tables.settings(found, own, truth_methods.OWN)
+    each = truth_tables.settings(found, own)
     _write(workdir, config, found, each, taken, time.monotonic() - began)
     if config.world == "demo":
         _tell_demo(config, found, progress)
@@ -86,6 +89,18 @@ def _tell_demo(config: ConfigDict, found: Analysis, progress: Progress) -> None:
     content = truth_tables.for_report(found, truth_worlds.KIND, truth_worlds.DEMO)
     _text(place / "truth.json", json.dumps(content, indent=1) + "\n")
     demo.run(truth_worlds.demo_card(config), progress)
+
+
+def _refuse_scores(config: ConfigDict) -> None:
+    """What methods would refuse only once the models are trained."""
+    for name in ("replicates", "fisher_draws", "forget_steps", "outcome_replicates", "batch"):
+        if config[name] < 1:
+            raise InputError(f"{name} = {config[name]}; give 1 at least")
+    if config.query_draws < 2 * _STRATA or config.query_draws % (2 * _STRATA):
+        raise InputError(
+            f"query_draws = {config.query_draws}; give a multiple of {2 * _STRATA}: two blocks, "
+            f"each over {_STRATA} parts of the schedule"
+        )
 
 
 def sizes_of(config: ConfigDict) -> Sizes:
@@ -103,7 +118,7 @@ def _budget(config: ConfigDict) -> truth_methods.Budget:
 
 def _ascent(config: ConfigDict, world: truth_worlds.World) -> Ascent:
     """MUCS as published: a tenth of the training's learning rate."""
-    return Ascent(config.learning_rate / 10, world.network.params, steps=config.forget_steps)
+    return Ascent(config.learning_rate / 10, world.untrained, steps=config.forget_steps)
 
 
 def _removed(setting: Setting, levels: list[Level], found: Analysis) -> dict[str, list[Any]]:

@@ -53,7 +53,8 @@ def synthetic(config: ConfigDict, progress: Progress) -> World:
     network = Network(predict_fn(made.module), made.schedule, made.params, made.groups)
     if config.synthetic.start_updates:
         network = network._replace(params=_start(config, network, progress))
-    return World(network, repr(made.module.config), _corpus(config, config.seed))
+    corpus = _corpus(config, config.seed)
+    return World(network, repr(made.module.config), corpus, made.params)
 
 
 def demo(config: ConfigDict, progress: Progress) -> World:
@@ -84,6 +85,7 @@ def demo(config: ConfigDict, progress: Progress) -> World:
         Network(predict_fn(unet.module), pipeline.schedule, unet.params, dict(unet.groups)),
         json.dumps(unet.config, sort_keys=True),
         corpus,
+        unet.params,
         dropout,
         {**dataset.read_log_mels(encoded), **dataset.read_log_mels(made)},
         _told(given, lambda *_: {"kind": KIND}),

@@ -82,7 +82,7 @@ def _imports(file: Path) -> Iterator[str]:
 
 def versions() -> dict[str, str]:
     """The versions of the libraries that compute, by name."""
-    return {name: metadata.version(name) for name in ("flax", "jax", "jaxlib", "numpy")}
+    return {name: metadata.version(name) for name in ("flax", "jax", "jaxlib", "numpy", "optax")}
 
 
 def plain(value: Any, name: str) -> Any:

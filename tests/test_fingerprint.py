@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import jaxlib
 import ml_dtypes
 import numpy as np
+import optax
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -152,7 +153,12 @@ def test_of_code_is_of_this_package(tmp_path):
 def test_versions_are_those_that_run():
     found = fingerprint.versions()
     jaxs = {"jax": jax.__version__, "jaxlib": jaxlib.__version__}
-    assert found == {"flax": flax.__version__, **jaxs, "numpy": np.__version__}
+    assert found == {
+        "flax": flax.__version__,
+        **jaxs,
+        "numpy": np.__version__,
+        "optax": optax.__version__,
+    }
 
 
 def test_plain_is_what_json_gives_back():

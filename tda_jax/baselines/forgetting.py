@@ -39,8 +39,9 @@ class Ascent(NamedTuple):
 
     Attributes:
         learning_rate: of AdamW; a tenth of that of training.
-        untrained: parameters of an untrained model, for L_null of each query over its evaluation
-            draws; or L_null itself, for all queries.
+        untrained: random parameters, which nothing has trained, for L_null of each query over its
+            evaluation draws; or L_null itself, for all queries. Random also where θ0 was fine-tuned
+            from a common start: the start knows much of the query, so it is no null.
         pattern: of the paths of the parameters that move; the transformer's MLP layers.
         steps: of AdamW, at most.
         every: steps between two evaluations of L(ẑ).
@@ -153,18 +154,14 @@ def forget(plan: Ascent, task: Task, made: Machinery, query: Corpus) -> Forgotte
         query: one row; its mask says which frames are forgotten.
 
     Raises:
-        InputError: its loss became nan or infinite.
+        InputError: its loss became nan or infinite, or is so under the untrained parameters.
     """
     null = _null(plan, made, query)
     moved, state, losses, step = made.moved, made.start, [], 0
     while True:
         if step % plan.every == 0 or step == plan.steps:
-            losses.append(_loss(made, moved, made.rest, query))
-            if not np.isfinite(losses[-1]):
-                raise InputError(
-                    f"query {query.ids[0]!r}: its loss is {losses[-1]} after {step} steps of MUCS; "
-                    f"lower learning_rate = {plan.learning_rate}"
-                )
+            when = f"after {step} steps of MUCS; lower learning_rate = {plan.learning_rate}"
+            losses.append(_loss(made, moved, made.rest, query, when))
             if losses[-1] >= _REACHED * null or step == plan.steps:
                 return Forgotten(moved, step, tuple(losses), null)
         moved, state = _step(task, made, query, null, (moved, state), step)
@@ -196,7 +193,7 @@ def refuse(plan: Ascent) -> None:
             raise InputError(f"{name} = {getattr(plan, name)} of MUCS; give 1 at least")
     if not 0 < plan.learning_rate < np.inf:
         raise InputError(f"learning_rate = {plan.learning_rate} of MUCS; give one above 0")
-    if not isinstance(plan.untrained, Mapping) and not plan.untrained > 0:
+    if not isinstance(plan.untrained, Mapping) and not 0 < plan.untrained < np.inf:
         raise InputError(f"untrained = {plan.untrained} of MUCS; give parameters, or a loss > 0")
 
 
@@ -214,14 +211,17 @@ def _null(plan: Ascent, made: Machinery, query: Corpus) -> float:
     if not isinstance(plan.untrained, Mapping):
         return float(plan.untrained)
     moved, rest = _split(plan.untrained, plan.pattern)
-    return _loss(made, moved, rest, query)
+    return _loss(made, moved, rest, query, "under the untrained parameters; give others")
 
 
-def _loss(made: Machinery, moved: tree.Flat, rest: tree.Flat, query: Corpus) -> float:
-    """L(ẑ) over the evaluation draws."""
+def _loss(made: Machinery, moved: tree.Flat, rest: tree.Flat, query: Corpus, when: str) -> float:
+    """L(ẑ) over the evaluation draws; refused if it is not finite."""
     placed = sweep.place(made.evaluate, moved, rest)
     found = sweep.losses(made.evaluate, placed, placed[0], query.examples, query.ids)
-    return float(found.draws.mean(dtype=np.float64))
+    loss = float(found.draws.mean(dtype=np.float64))
+    if not np.isfinite(loss):
+        raise InputError(f"query {query.ids[0]!r}: its loss is {loss} {when}")
+    return loss
 
 
 def _step(task: Task, made: Machinery, query: Corpus, null: float, at: _State, step: int) -> _State:

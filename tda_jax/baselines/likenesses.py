@@ -1,9 +1,10 @@
-"""Likeness and chance in the form of methods of attribution: what every method must beat.
+"""Likeness, size and chance in the form of methods of attribution: what every method must beat.
 
-None looks at the model: their passes are 0. See `similarity` for what each compares.
+None looks at the model: their passes are 0. See `similarity` for what the likenesses compare.
 """
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float64
@@ -41,6 +42,27 @@ def chance() -> Method:
     )
 
 
+def small_groups(groups: Mapping[str, str]) -> Method:
+    """1 / (members in the group of the track), "small works first (control)".
+
+    The same for every query; 0 for a track without members in its group. A method whose discoveries
+    this one matches has found which works are small, and nothing of the query.
+
+    Args:
+        groups: track id -> the name of its group, for all tracks of the corpus.
+    """
+
+    def score(task: Task, asked: Corpus) -> np.ndarray:
+        corpus = task.corpus
+        _refuse_missing(corpus.ids, groups, "group of the track", "name it")
+        own = [groups[name] for name in corpus.ids]
+        sizes = Counter(g for g, member in zip(own, corpus.members, strict=True) if member)
+        each = [1.0 / sizes[g] if sizes[g] else 0.0 for g in own]
+        return np.tile(each, (len(asked.ids), 1))
+
+    return _method("small works first (control)", score)
+
+
 def log_mel(queries: Pooled, tracks: Pooled) -> Method:
     """The cosine of how recordings sound as a whole, "log-mel similarity".
 
@@ -70,10 +92,20 @@ def _stacked(corpus: Corpus, pooled: Pooled, kind: str) -> np.ndarray:
     Raises:
         InputError: one is missing.
     """
-    missing = [name for name in corpus.ids if name not in pooled]
+    _refuse_missing(corpus.ids, pooled, f"log-mel of the {kind}", "give its recording")
+    return np.stack([pooled[name] for name in corpus.ids])
+
+
+def _refuse_missing(
+    ids: Sequence[str], known: Mapping[str, object], what: str, remedy: str
+) -> None:
+    """Refuses ids that nothing is known of.
+
+    Raises:
+        InputError: there are some.
+    """
+    missing = [name for name in ids if name not in known]
     if missing:
         raise InputError(
-            f"no log-mel of the {kind} {missing[0]!r} ({len(missing)} in all); give its recording, "
-            "or leave this method out"
+            f"no {what} {missing[0]!r} ({len(missing)} in all); {remedy}, or leave this method out"
         )
-    return np.stack([pooled[name] for name in corpus.ids])

@@ -58,12 +58,14 @@ def mucs(
 
     The losses of tracks are those of training, which counts their padding; that of a query is of
     the frames that its mask keeps. The scores of a query that is no better than untrained from the
-    start are nan. Its passes are those of queries that take all steps.
+    start are nan. Its passes are the most that a query can take, those of all steps; what one took
+    follows from the steps that `report` is told.
 
     Args:
         plan: how a query is forgotten.
         draws: of each track, over the whole schedule; only those with t >= 0.3 T are computed.
-        report: told of each query's id and what became of it, the steps it took among it.
+        report: told of each query's id and what became of it: its steps, losses and null are plain
+            numbers, finite, and fit for JSON.
 
     Raises:
         InputError: a number of the plan is out of range, or the strata are no multiple of 10.

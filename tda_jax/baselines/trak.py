@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64
 
 from tda_jax import examples, keys
+from tda_jax.attribution.contract import split_group
 from tda_jax.baselines.contract import Method, Passes, Scores, Task
 from tda_jax.baselines.gradients import (
     GradientPass,
@@ -31,7 +32,7 @@ from tda_jax.examples import Corpus
 
 DRAWS = keys.Draws(4, 10)
 QUERY_DRAWS = keys.Draws(48, 10)
-DAMPINGS = (1e-3, 1e-2, 1e-1, 1.0)
+DAMPINGS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 DIMENSION = 2048
 
 
@@ -52,9 +53,9 @@ def trak(
     query_draws: keys.Draws = QUERY_DRAWS,
     dimension: int = DIMENSION,
     dampings: Sequence[float] = DAMPINGS,
-    pattern: str = ".*",
+    group: str = "all",
 ) -> Method:
-    """TRAK, with a variant "TRAK DAMPING" for each damping.
+    """The method "TRAK GROUP", with a variant "TRAK GROUP DAMPING" for each damping.
 
     The loss of a track is that of training, which counts its padding; that of a query is of the
     frames that its mask keeps.
@@ -64,12 +65,12 @@ def trak(
         query_draws: of a query.
         dimension: d, of the projection.
         dampings: λ as a share of the mean eigenvalue of the smaller of ΦᵀΦ and ΦΦᵀ, above 0.
-        pattern: of the paths of the parameters that gradients are taken of.
+        group: of the model's parameters, that gradients are taken of.
 
     Raises:
         InputError: a damping is not above 0.
     """
-    return _method("TRAK", "loss", draws, query_draws, dimension, dampings, pattern)
+    return _method("TRAK", "loss", draws, query_draws, dimension, dampings, group)
 
 
 def d_trak(
@@ -77,10 +78,10 @@ def d_trak(
     query_draws: keys.Draws = QUERY_DRAWS,
     dimension: int = DIMENSION,
     dampings: Sequence[float] = DAMPINGS,
-    pattern: str = ".*",
+    group: str = "all",
 ) -> Method:
-    """D-TRAK, with a variant "D-TRAK DAMPING" for each damping; otherwise as `trak`."""
-    return _method("D-TRAK", "output", draws, query_draws, dimension, dampings, pattern)
+    """The method "D-TRAK GROUP", with variants named like it; otherwise as `trak`."""
+    return _method("D-TRAK", "output", draws, query_draws, dimension, dampings, group)
 
 
 def solve(
@@ -88,7 +89,8 @@ def solve(
 ) -> Float64[np.ndarray, "d n"]:
     """(ΦᵀΦ + λI)⁻¹ φ of each row, in float64, by the smaller of both systems.
 
-    With fewer members than columns, by (ΦᵀΦ + λI)⁻¹ = (I - Φᵀ (ΦΦᵀ + λI)⁻¹ Φ) / λ (Woodbury).
+    With fewer members than columns, by (ΦᵀΦ + λI)⁻¹ = (I - Φᵀ (ΦΦᵀ + λI)⁻¹ Φ) / λ (Woodbury). With
+    80 members and a damping of 1e-6, its rounding was below 3e-9 of the greatest score.
 
     Args:
         rows: φ.
@@ -118,16 +120,18 @@ def _method(
     query_draws: keys.Draws,
     dimension: int,
     dampings: Sequence[float],
-    pattern: str,
+    group: str,
 ) -> Method:
     if not dampings or not all(0 < c < np.inf for c in dampings):
         raise InputError(f"dampings = {tuple(dampings)}; give one at least, each above 0")
+    named = f"{name} {group}"
 
     def prepare(task: Task) -> Prepared:
-        projection = Projection(dimension, task.seed)
+        split_group(task.model, group)
+        pattern, projection = task.model.groups[group], Projection(dimension, task.seed)
         made = make_gradients(task, pattern, draws, keys.Domain.SWEEP, of, projection)
         rows = mean_gradients(made, examples.unmasked(task.corpus.examples), task.corpus.ids)
-        solved = {f"{name} {c:g}": solve(rows, task.corpus.members, c) for c in dampings}
+        solved = {f"{named} {c:g}": solve(rows, task.corpus.members, c) for c in dampings}
         query = make_gradients(task, pattern, query_draws, keys.Domain.QUERY, of, projection)
         return Prepared(query, solved)
 
@@ -138,4 +142,4 @@ def _method(
     def passes(task: Task) -> Passes:
         return Passes(3.0 * draws.count * len(task.corpus.ids), 3.0 * query_draws.count)
 
-    return Method(name, prepare, score, passes)
+    return Method(named, prepare, score, passes)

@@ -98,7 +98,8 @@ class Plan(NamedTuple):
         weightings: of timestep bins, some of `attribution.scores.WEIGHTINGS`.
         fisher_draws: of each member.
         query_draws: of the query's gradient.
-        blocks: of the query's draws.
+        blocks: independent blocks of the query's draws, along each of which tracks are expanded;
+            pairs of unlike ones keep the noise in the direction out of the even part.
         draws: of each track in the sweep, and of the query's own response, which sets how far
             its steps go.
     """
@@ -109,7 +110,7 @@ class Plan(NamedTuple):
     weightings: tuple[str, ...] = ("uniform",)
     fisher_draws: int = 10
     query_draws: int = 480
-    blocks: int = 8
+    blocks: int = 2
     draws: keys.Draws = keys.Draws(4, 10)
 
 
@@ -160,8 +161,8 @@ def passes_of(plan: Plan, task: Task, variant: Variant) -> Passes:
     members = int(task.corpus.members.sum())
     exact = variant.rule in ("exact", "learnt")
     shared = 3 * members * plan.fisher_draws + (n * count if exact else 0)
-    own = 2 * count
-    query = 3 * plan.query_draws + own + n * count * (1 if exact else 2)
+    tangents = 1 + plan.blocks
+    query = 3 * plan.query_draws + count * tangents + n * count * (1 if exact else tangents)
     return Passes(float(shared), float(query))
 
 
@@ -169,7 +170,7 @@ def _prepare(plan: Plan, task: Task) -> Prepared:
     model, seed, batch, used = task.model, task.seed, task.batch, task.used
     moved, rest = tree.split(model.params, ".*")
     count = len(plan.ways)
-    few = max(1, min(batch, plan.draws.count) // max(1, count // 4))
+    few = linearised.pairs(batch, count * plan.blocks)
     made = unlearn.make_gradient(model, plan.query_draws, plan.blocks, seed, batch, used)
     linear = linearised.make_linearised(model, plan.draws, seed, few, used)
     own = linear._replace(key=keys.root(seed, keys.Domain.CALIBRATION))  # the same program
@@ -218,30 +219,35 @@ def _of_query(
     """The scores of one query, by variant."""
     directions = _directions(plan, task, prepared, query)
     linear, placed = prepared.linear
-    stacked = [{p: x[None] for p, x in u.items()} for u in directions]
-    along = linearised.place_directions(linear, stacked)
+    along = linearised.place_directions(linear, directions)
     seen = examples.unmasked(task.corpus.examples)
     got = linearised.expand(linear, placed, along, seen, task.corpus.ids)
     response = linearised.expand(*prepared.own, along, query.examples, query.ids)
     for i, way in enumerate(plan.ways):
         of_query = [float(x[0, i].mean(dtype=np.float64)) for x in (response.a, response.b_step)]
         rates = _rates(plan, *of_query, float(response.loss.mean(dtype=np.float64)))
-        yield from _read(plan, prepared, way, got.a[:, i], got.b_step[:, i], rates)
+        yield from _read(plan, prepared, way, got.a[:, i], got.b[:, i], rates)
     yield from _exact(plan, task, prepared, directions, response)
 
 
 def _directions(plan: Plan, task: Task, prepared: Prepared, query: Corpus) -> list[tree.Flat]:
-    """(F + λ)⁻¹ g / N of each way, over all parameters."""
+    """(F + λ)⁻¹ g / N of each way, over all parameters: path -> (blocks, ...)."""
     made, placed = prepared.gradient
     one = jax.tree.map(lambda x: x[0], query.examples)
     gradient = unlearn.query_gradient(made, placed, prepared.zero, one, query.ids[0])
-    mean = unlearn.mean_of_blocks(gradient.blocks)
     found = []
     for way in plan.ways:
         pattern, information = task.model.groups[way.group], prepared.information[way.fisher]
-        u = in_group(mean, information, pattern, way.damping, task.corpus_size)
-        found.append(scrambled(u, task.seed, query.ids[0]) if way.scrambled else u)
+        u = in_group(gradient.blocks, information, pattern, way.damping, task.corpus_size)
+        found.append(_scrambled(u, task.seed, query.ids[0]) if way.scrambled else u)
     return found
+
+
+def _scrambled(blocks: tree.Flat, seed: int, name: str) -> tree.Flat:
+    """Every block with the same random signs."""
+    count = len(next(iter(blocks.values())))
+    each = [scrambled({p: x[i] for p, x in blocks.items()}, seed, name) for i in range(count)]
+    return {path: np.stack([one[path] for one in each]) for path in blocks}
 
 
 def _rates(plan: Plan, a: float, b: float, loss: float) -> dict[float, float]:
@@ -285,7 +291,9 @@ def _exact(
         loss = float(response.loss.mean(dtype=np.float64))
         rate = unlearn.rate_for_rise(a, b, loss, step.rise) * (-1 if step.learn else 1)
         moved = sweep.displaced(
-            swept, placed, unlearn.next_step(prepared.zero, directions[i], rate)
+            swept,
+            placed,
+            unlearn.next_step(prepared.zero, unlearn.mean_of_blocks(directions[i]), rate),
         )
         ids = _one_id(task) if step.shared else task.corpus.ids
         before = prepared.before_shared if step.shared else prepared.before
@@ -315,7 +323,7 @@ def _one_id(task: Task) -> list[str]:
 
 def _passes(plan: Plan, task: Task) -> Passes:
     """What all variants together take."""
-    n, count, ways = len(task.corpus.ids), plan.draws.count, len(plan.ways)
+    n, count, ways = len(task.corpus.ids), plan.draws.count, plan.blocks * len(plan.ways)
     members, kinds = int(task.corpus.members.sum()), len({way.fisher for way in plan.ways})
     befores = 1 + any(step.shared for step in plan.steps)
     shared = 3 * kinds * members * plan.fisher_draws + befores * n * count

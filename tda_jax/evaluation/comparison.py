@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Float64, Int
 
 from tda_jax.errors import InputError
 from tda_jax.evaluation import bootstrap, datamodelling
@@ -18,14 +18,18 @@ class Row(NamedTuple):
         method: its name.
         lds: linear datamodelling score, against the mean loss over seeds.
         partial: the same beyond the covariates.
-        behind: LDS of the reference less that of this method, over the queries for which both
-            have one; the interval is of the paired difference, and 0 for the reference itself.
+        specific: LDS less that of the same scores without the query, the mean of those of the
+            other queries, each standardised; the interval is of the paired difference. A method
+            that says the same of every query has none.
+        behind: LDS of the reference less that of this method; the interval is of the paired
+            difference, and 0 for the reference itself.
         share: the mean LDS over the mean ceiling; nan where the ceiling is 0.
     """
 
     method: str
     lds: Interval
     partial: Interval
+    specific: Interval
     behind: Interval
     share: float
 
@@ -37,13 +41,15 @@ def compare(
     losses: Float[np.ndarray, "seeds subsets queries"],
     covariates: Float[np.ndarray, "covariates queries tracks"],
     reference: str,
+    alike: Int[np.ndarray, " queries"],
     draws: int = 1000,
     seed: int = 0,
 ) -> tuple[list[Row], Interval]:
     """Holds methods against retrainings and against each other.
 
-    The intervals are over the subsets and the queries, not over the seeds: they are those of the
-    mean loss over these seeds.
+    A query of which a method tells nothing, by no score or the same for every subset, counts as
+    chance would: 0. The intervals are over the subsets and the queries, not over the seeds: they
+    are those of the mean loss over these seeds.
 
     Args:
         names: of the methods, no two alike.
@@ -53,6 +59,7 @@ def compare(
         covariates: what else is known of each track for each query, such as its likeness, as
             scores are; summed over the tracks that are kept.
         reference: the method that the others are held against.
+        alike: numbers of groups; a query's others, for `Row.specific`, are those of its group.
         draws: of the bootstrap.
         seed: of the bootstrap.
 
@@ -69,52 +76,55 @@ def compare(
     first = list(names).index(reference)
     subsets = bootstrap.multiplicities(len(kept), draws, seed, "subsets")
     queries = bootstrap.multiplicities(scores.shape[1], draws, seed, "queries")
-    told, loss = datamodelling.predicted(scores, kept), losses.mean(axis=0)
+    loss = losses.mean(axis=0)
+    told, blind = (datamodelling.predicted(x, kept) for x in (scores, without_query(scores, alike)))
     others = datamodelling.predicted(covariates, kept)
 
     def over(values: np.ndarray, drawn: np.ndarray) -> Interval:
         return bootstrap.interval(bootstrap.mean(values), bootstrap.both(drawn, queries))
 
     top = over(datamodelling.ceiling(losses), datamodelling.ceiling(losses, subsets))
-    lds, drawn = (datamodelling.lds(told, loss, w) for w in (None, subsets))
+    lds, drawn = (_lds(told, loss, w) for w in (None, subsets))
+    unseen, unseen_drawn = (_lds(blind, loss, w) for w in (None, subsets))
     partial, left = (datamodelling.partial_lds(told, loss, others, w) for w in (None, subsets))
     rows = []
     for m, name in enumerate(names):
         own = over(lds[m], drawn[:, m])
         behind = over(lds[first] - lds[m], drawn[:, first] - drawn[:, m])
+        specific = over(lds[m] - unseen[m], drawn[:, m] - unseen_drawn[:, m])
         share = own.mean / top.mean if top.mean > 0 else float("nan")
-        rows.append(Row(name, own, over(partial[m], left[:, m]), behind, share))
+        rows.append(Row(name, own, over(partial[m], left[:, m]), specific, behind, share))
     return rows, top
 
 
-def best(
-    names: Sequence[str],
-    scores: Float[np.ndarray, "methods queries tracks"],
-    kept: Bool[np.ndarray, "subsets tracks"],
-    losses: Float[np.ndarray, "seeds subsets queries"],
-) -> str:
-    """The method with the highest LDS, mean over queries; the first of those that tie.
-
-    To be chosen on other subsets than those that are reported: see `datamodelling.halves`.
+def without_query(
+    scores: Float[np.ndarray, "methods queries tracks"], alike: Int[np.ndarray, " queries"]
+) -> Float64[np.ndarray, "methods queries tracks"]:
+    """For each query the mean of the other queries' scores, each standardised over its tracks.
 
     Args:
-        names: of the methods, no two alike.
-        scores: as in `compare`.
-        kept: as in `compare`.
-        losses: as in `compare`.
+        scores: nan counts as the query's mean score.
+        alike: numbers of groups; only queries of the same group are its others.
 
-    Raises:
-        InputError: names are not one for each method, or no method has an LDS.
+    Returns:
+        nan for a query that is alone in its group.
     """
-    _check(names, scores)
-    each = datamodelling.lds(datamodelling.predicted(scores, kept), losses.mean(axis=0))
-    means = np.array([bootstrap.mean(row) for row in each])
-    if np.isnan(means).all():
-        raise InputError(
-            f"none of {len(names)} methods has an LDS for any query: predictions or losses are "
-            "all alike or nan; give scores and losses that differ"
-        )
-    return names[int(np.nanargmax(means))]
+    known = np.isfinite(scores)
+    count = np.maximum(known.sum(axis=2, keepdims=True), 1)
+    middle = np.where(known, scores, 0.0).sum(axis=2, keepdims=True) / count
+    centred = np.where(known, scores - middle, 0.0)
+    spread = np.sqrt((centred**2).sum(axis=2, keepdims=True) / count)
+    z = np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 0)
+    same = (alike[:, None] == alike[None]) & ~np.eye(len(alike), dtype=bool)
+    others = same.sum(axis=1)[None, :, None]
+    total = np.einsum("qp,mpn->mqn", same.astype(np.float64), z)
+    return np.divide(total, others, out=np.full_like(total, np.nan), where=others > 0)
+
+
+def _lds(told: np.ndarray, loss: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+    """LDS; 0 where nothing is told, as long as the losses differ."""
+    found = datamodelling.lds(told, loss, weights)
+    return np.where(np.isnan(found) & (np.ptp(loss, axis=0) > 0), 0.0, found)
 
 
 def _check(names: Sequence[str], scores: np.ndarray) -> None:

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Float64
 
-from tda_jax import artifact, examples, keys
+from tda_jax import artifact, examples, fingerprint, keys
 from tda_jax import params as tree
 from tda_jax.attribution import sweep
 from tda_jax.evaluation import bank as banks
@@ -53,6 +53,8 @@ def losses(
     printed = examples.corpus_fingerprint(queries)
     folder = bank.folder / "outcomes" / f"{level}-{printed[:16]}-{draws.count}"
     source = {**bank.made_of, "level": level, "queries": printed, "draws": list(draws)}
+    source["code"] = fingerprint.of_code(__name__, "tda_jax.models.unet")
+    source["bank"] = bank.folder.name
     swept = sweep.make_sweep(
         model_of(network, network.params, ""), draws, 0, batch, used, keys.Domain.OUTCOME
     )

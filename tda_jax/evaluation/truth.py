@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from tda_jax import examples
+from tda_jax import examples, fingerprint
 from tda_jax.baselines.contract import Task
 from tda_jax.evaluation import bank as banks
 from tda_jax.evaluation import outcomes, removal, subsets
@@ -25,6 +25,8 @@ from tda_jax.evaluation.subsets import Retraining, without
 from tda_jax.evaluation.truth_plan import Progress, Sizes, World
 from tda_jax.evaluation.truth_queries import queries_of
 from tda_jax.evaluation.truth_scores import Entry, Scored, scored, with_said
+
+_QUERIES = ("evaluation.truth_queries", "evaluation.network", "models.unet")
 
 
 class Setting(NamedTuple):
@@ -47,7 +49,7 @@ class Level(NamedTuple):
         queries: with `kind`, `work` and `caption` in their metadata.
         scored: by every method.
         losses: (seeds, subsets, queries), of queries under retrained models.
-        full: (seeds, queries), under models of all tracks.
+        full: (seeds, queries), under models of all tracks with the seeds of the others.
     """
 
     updates: int
@@ -90,7 +92,7 @@ def begin(
         world.dropout,
     )
     setting = Setting(world, sizes, workdir, bank, used, batch, progress)
-    banks.fill(bank, [*_full(sizes), *_halved(setting)], progress)
+    banks.fill(bank, [_attributed(sizes), *_full(sizes), *_halved(setting)], progress)
     return setting
 
 
@@ -105,12 +107,14 @@ def level(
         entries: gives the methods for a task.
     """
     sizes, folder = setting.sizes, setting.workdir / str(updates)
-    theta = banks.parameters(setting.bank, _full(sizes)[0], updates)
+    theta = banks.parameters(setting.bank, _attributed(sizes), updates)
     source = {
         **setting.bank.made_of,
         "level": updates,
+        "code": fingerprint.of_code(*(f"tda_jax.{name}" for name in _QUERIES)),
+        "captions": [m["caption"] for m in setting.world.corpus.metadata],
+        "bank": setting.bank.folder.name,
         **{name: getattr(sizes, name) for name in ("seed", "queries", "sampler_steps", "guidance")},
-        "training_seed": sizes.training_seeds[0],
     }
     queries = queries_of(
         setting.world, sizes, updates, theta, folder / "queries.safetensors", source
@@ -125,8 +129,8 @@ def level(
 
 
 def task_of(setting: Setting, updates: int, params: Mapping[str, Any]) -> Task:
-    """What is attributed at a level: the first model of all tracks."""
-    name = f"{setting.bank.folder.name} {_full(setting.sizes)[0].name} {updates}"
+    """What is attributed at a level."""
+    name = f"{setting.bank.folder.name} {_attributed(setting.sizes).name} {updates}"
     return Task(
         model_of(setting.world.network, params, name),
         setting.world.corpus,
@@ -154,30 +158,35 @@ def removed(
 
     Returns:
         By method and number of tracks removed, the rise of the loss of each of the first
-        `removal_queries` queries; "random" is the mean over random removals. One training seed.
+        `removal_queries` queries, against the model of all tracks and the same seed, in the mean
+        over training seeds; "random" is the mean over random removals.
     """
     sizes, corpus = setting.sizes, setting.world.corpus
-    count, seed = sizes.removal_queries, sizes.training_seeds[0]
-    chosen: dict[tuple[str, int], list[Retraining]] = {}
+    count = sizes.removal_queries
+    chosen: dict[tuple[str, int], list[tuple[str, ...]]] = {}
     for name, scores in methods.items():
         for k in sizes.removed:
             best = [removal.top(x, corpus.ids, corpus.members, k) for x in scores[:count]]
-            chosen[name, k] = [without(s, seed) for s in best]
+            chosen[name, k] = best
     for k in sizes.removed:
         share = k / len(setting.bank.ids)
         sets = subsets.random_removals(
             setting.bank.ids, sizes.random_removals, share, sizes.seed + 1
         )
-        chosen["random", k] = [without(s, seed) for s in sets]
-    wanted = list(dict.fromkeys(one for some in chosen.values() for one in some))
+        chosen["random", k] = sets
+    sets = dict.fromkeys(s for some in chosen.values() for s in some)
+    wanted = [without(s, seed) for s in sets for seed in sizes.training_seeds]
     banks.fill(setting.bank, wanted, setting.progress)
     lost = _losses(setting, at.updates, examples.take(at.queries, np.arange(count)), wanted)
     by_model = dict(zip(wanted, lost, strict=True))
     found: dict[str, dict[int, np.ndarray]] = {name: {} for name, _ in chosen}
     for (name, k), some in chosen.items():
-        own = np.stack([by_model[one] for one in some])
-        own = own.mean(axis=0) if name == "random" else np.diagonal(own)
-        found[name][k] = own - at.full[0, :count]
+        # (seeds, sets, queries); the sets of a method are one for each query.
+        each = np.stack(
+            [[by_model[without(s, seed)] for s in some] for seed in sizes.training_seeds]
+        )
+        own = each.mean(axis=1) if name == "random" else np.diagonal(each, axis1=1, axis2=2)
+        found[name][k] = removal.rises(own, at.full[:, :count])
     return found
 
 
@@ -195,6 +204,11 @@ def _losses(
         setting.batch,
         setting.progress,
     )
+
+
+def _attributed(sizes: Sizes) -> Retraining:
+    """The model that is attributed, whose training no other shares the noise of."""
+    return without((), sizes.seed)
 
 
 def _full(sizes: Sizes) -> list[Retraining]:

@@ -3,9 +3,13 @@
 A family is a rule with several settings: for each, the variant with the highest LDS on the choosing
 half stands in the table, so that every rival is at its best. All figures of the table are of the
 other half, and of all queries of all levels unless a part is named.
+
+Whether a query that is a track was itself trained on would explain its loss better than anything
+else. It is left out: its own score counts nothing, and of its losses the mean over the subsets with
+it, or without, is taken away.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +22,7 @@ from tda_jax.evaluation.ranking import Interval
 from tda_jax.evaluation.truth import Level
 from tda_jax.examples import Corpus
 
-CALIPER = 0.2  # of latent similarity, within which a member and a decoy are equally similar
+CALIPER = 0.5  # standard deviations of latent similarity, within which tracks are equally similar
 FALSE_DISCOVERIES = 0.1  # the rate that is promised
 ALL = "all"
 
@@ -39,15 +43,18 @@ class Row(NamedTuple):
     Attributes:
         family: its rule.
         variant: that was chosen.
-        own: whether it is one of unlearning's, and no control.
+        own: whether it is one of unlearning's, and may be the default.
+        choices: how many variants it was chosen from.
         cost: passes through the network.
-        parts: by part of the queries, its comparison with the default.
+        parts: by part of the queries, its comparison with the default; a part of which scores that
+            were given lack a query is missing.
         found: what its scores find.
     """
 
     family: str
     variant: str
     own: bool
+    choices: int
     cost: Passes
     parts: dict[str, comparison.Row]
     found: Found
@@ -82,6 +89,8 @@ class _Data(NamedTuple):
     kept: Bool[np.ndarray, "subsets members"]
     covariates: Float64[np.ndarray, "3 queries members"]
     parts: dict[str, Int[np.ndarray, " part"]]
+    level: Int[np.ndarray, " queries"]
+    given: frozenset[str]
     related: list[relations.Relations]
 
 
@@ -90,7 +99,7 @@ def analyse(
     corpus: Corpus,
     kept: Bool[np.ndarray, "subsets members"],
     family_of: Mapping[str, str],
-    own: Sequence[str],
+    own: Collection[str],
     draws: int = 1000,
     seed: int = 0,
 ) -> Analysis:
@@ -108,13 +117,10 @@ def analyse(
     data = _gathered(levels, corpus, kept, family_of)
     choosing, reporting = datamodelling.halves(len(kept))
     told = data.scores[:, :, corpus.members]
-    each = {
-        half: datamodelling.lds(
-            datamodelling.predicted(told, kept[mask]), data.losses[:, mask].mean(axis=0)
-        )
+    means = {
+        half: _means(told, kept[mask], _losses(data, mask).mean(axis=0))
         for half, mask in (("choosing", choosing), ("reporting", reporting))
     }
-    means = {half: [bootstrap.mean(row) for row in x] for half, x in each.items()}
     best = _best(data.names, means["choosing"], family_of)
     default = max((best[f] for f in own if f in best), key=lambda v: _height(data, means, v))
     rows = _rows(data, best, default, reporting, corpus, draws, seed)
@@ -125,8 +131,9 @@ def analyse(
             family,
             variant,
             family in own,
+            sum(f == family for f in family_of.values()),
             cost[variant],
-            {part: found[0][variant] for part, found in rows.items()},
+            {part: found[0][variant] for part, found in rows.items() if variant in found[0]},
             _found(data, data.names.index(variant), corpus, draws, seed),
         )
         for family, variant in best.items()
@@ -141,7 +148,28 @@ def analyse(
 
 
 def _height(data: _Data, means: Mapping[str, list[float]], variant: str) -> float:
-    return means["choosing"][data.names.index(variant)]
+    mean = means["choosing"][data.names.index(variant)]
+    return -np.inf if np.isnan(mean) else mean
+
+
+def _means(told: np.ndarray, kept: np.ndarray, losses: np.ndarray) -> list[float]:
+    """The mean LDS of each variant; nothing told of a query is 0, as by chance."""
+    each = datamodelling.lds(datamodelling.predicted(told, kept), losses)
+    unknown = np.isnan(told).all(axis=2)  # scores that were given for other queries only
+    each = np.where(np.isnan(each) & ~unknown, 0.0, each)
+    return [bootstrap.mean(row) for row in each]
+
+
+def _losses(data: _Data, subsets: np.ndarray) -> np.ndarray:
+    """Losses under some subsets, without what the query's own membership does: (K, S, Q)."""
+    losses, kept = data.losses[:, subsets].copy(), data.kept[subsets]
+    for q, r in enumerate(data.related):
+        itself = r.query[r.members]
+        if itself.any():
+            with_it = kept[:, itself][:, 0]
+            for group in (with_it, ~with_it):
+                losses[:, group, q] -= losses[:, group, q].mean(axis=1, keepdims=True)
+    return losses
 
 
 def _best(
@@ -162,12 +190,14 @@ def _gathered(
     levels: Sequence[Level], corpus: Corpus, kept: np.ndarray, family_of: Mapping[str, str]
 ) -> _Data:
     names = [name for name in family_of if name in levels[0].scored.scores]
-    scores = [np.stack([level.scored.scores[name] for name in names]) for level in levels]
+    scores = np.concatenate(
+        [np.stack([level.scored.scores[name] for name in names]) for level in levels], axis=1
+    )
     covariates, related = [], []
     parts: dict[str, list[int]] = {ALL: [], **{f"{x.updates} updates": [] for x in levels}}
     kinds = {entry["kind"] for level in levels for entry in level.queries.metadata}
-    start = 0
-    for level in levels:
+    start, of_level = 0, []
+    for number, level in enumerate(levels):
         alike = latent_similarity(level.queries.examples, corpus.examples)
         said = condition_similarity(level.queries.examples, corpus.examples)
         own = [_relations(level.queries, i, corpus, alike[i]) for i in range(len(alike))]
@@ -179,13 +209,19 @@ def _gathered(
             for part in (ALL, f"{level.updates} updates", *of_kind):
                 parts.setdefault(part, []).append(start + i)
         start += len(alike)
+        of_level += [number] * len(alike)
+    for q, r in enumerate(related):
+        known = ~np.isnan(scores[:, q]).all(axis=1)
+        scores[np.ix_(known, [q], np.flatnonzero(r.query))] = 0.0
     return _Data(
         names,
-        np.concatenate(scores, axis=1),
+        scores,
         np.concatenate([level.losses for level in levels], axis=2),
         kept,
         np.concatenate(covariates, axis=1),
         {part: np.array(rows) for part, rows in parts.items()},
+        np.array(of_level),
+        frozenset(n for n in names if np.isnan(levels[0].scored.cost[n].query)),
         related,
     )
 
@@ -212,18 +248,19 @@ def _rows(
     seed: int,
 ) -> dict[str, tuple[dict[str, comparison.Row], Interval]]:
     """By part of the queries, the chosen variants held against each other, and the ceiling."""
-    names = list(dict.fromkeys([*best.values(), default]))
-    rows = [data.names.index(name) for name in names]
-    scores = data.scores[rows][:, :, corpus.members]
-    found = {}
+    found, losses = {}, _losses(data, reporting)
     for part, queries in data.parts.items():
+        names = [name for name in dict.fromkeys(best.values()) if _covers(data, name, queries)]
+        rows = [data.names.index(name) for name in names]
+        scores = data.scores[rows][:, queries][:, :, corpus.members]
         table, top = comparison.compare(
             names,
-            scores[:, queries],
+            scores,
             data.kept[reporting],
-            data.losses[:, reporting][:, :, queries],
+            losses[:, :, queries],
             data.covariates[:, queries],
             default,
+            data.level[queries],
             draws,
             seed,
         )
@@ -231,10 +268,21 @@ def _rows(
     return found
 
 
+def _covers(data: _Data, name: str, queries: np.ndarray) -> bool:
+    """Whether a variant has a score for some track of every query."""
+    scores = data.scores[data.names.index(name)][queries]
+    return not np.isnan(scores).all(axis=1).any() or name not in data.given
+
+
 def _found(data: _Data, row: int, corpus: Corpus, draws: int, seed: int) -> Found:
     """What one variant's scores find, over all queries."""
-    scores = data.scores[row]
-    each = [relations.metrics(x, r, CALIPER) for x, r in zip(scores, data.related, strict=True)]
+    scores = data.scores[row].copy()
+    each = [
+        relations.metrics(x, r, CALIPER * float(np.nanstd(r.likeness)))
+        for x, r in zip(scores, data.related, strict=True)
+    ]
+    for x, r in zip(scores, data.related, strict=True):
+        x[r.query] = np.nan  # a query that is a track is no discovery of its own
     queries = bootstrap.multiplicities(len(scores), draws, seed, "queries")
 
     def over(name: str) -> Interval:
@@ -243,7 +291,7 @@ def _found(data: _Data, row: int, corpus: Corpus, draws: int, seed: int) -> Foun
         return bootstrap.interval(bootstrap.mean(values), drawn)
 
     called = discoveries.precision(scores, corpus.members, FALSE_DISCOVERIES, seed)
-    total = float(np.nansum(called.called))
-    share = 1 - min(1.0, float(np.nansum(called.false)) / total) if total else float("nan")
+    total, false = float(called.called.sum()), float(called.false.sum())
+    share = 1 - min(1.0, false / total) if total else float("nan")
     areas = [over(name) for name in ("relatives", "captions", "decoys")]
     return Found(*areas, float(called.called.mean()), share)

@@ -1,16 +1,19 @@
 """Every method that is held against retraining: unlearning in its ways, and its rivals."""
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from tda_jax import keys
+from tda_jax import fingerprint, keys
+from tda_jax import params as tree
 from tda_jax.attribution.scores import WEIGHTINGS
 from tda_jax.baselines import likenesses, mucs, tracin, trak, unlearning
 from tda_jax.baselines.contract import Method, Passes, Task
-from tda_jax.baselines.forgetting import Ascent
+from tda_jax.baselines.forgetting import Ascent, Forgotten
 from tda_jax.baselines.unlearning import Plan, Step, Variant, Way
 from tda_jax.evaluation.truth_plan import World
 from tda_jax.evaluation.truth_scores import Entry
+
+_GROUPS = ("transformer", "all")  # of rivals that take gradients
 
 OWN = {
     "exact": "unlearning, exact",
@@ -18,15 +21,17 @@ OWN = {
     "odd": "unlearning, odd part",
     "even": "unlearning, even part",
 }
-"""Rules of unlearning that may become the default, and what tables call them."""
+"""Rules of unlearning, and what tables call them."""
 PROBE = "unlearning, Gauss-Newton F"
 SHARED = "unlearning, shared draws"
+DEFAULTS = (*OWN.values(), PROBE, SHARED)
+"""Families of which the best may become the default."""
 LEARNT = "learning the query (control)"
 SCRAMBLED = "scrambled signs (control)"
 
 
 class Budget(NamedTuple):
-    """How many draws each method is given: the same for all.
+    """How many draws each method is given: the same for all but MUCS, whose are its own.
 
     Attributes:
         draws: of each track.
@@ -54,11 +59,10 @@ def own_plan(groups: Mapping[str, str], budget: Budget) -> Plan:
     rises = (0.03, 0.1, 0.3, 1.0)
     middle = [Way("transformer", 0.1), Way("all", 0.1)]
     steps = [Step(way, rise) for way in middle for rise in rises]
-    few = [way for way in main if way.damping in (1.0, 10.0)] + others
-    steps += [Step(way, rise) for way in few for rise in (0.1, 1.0)]
-    steps += [Step(way, 0.1) for way in probes]
-    steps += [Step(way, rise, shared=True) for way in middle for rise in (0.1, 1.0)]
-    steps += [Step(middle[0], rise, learn=True) for rise in (0.1, 1.0)]
+    steps += [Step(way, rise) for way in main if way.damping == 1.0 for rise in (0.1, 1.0)]
+    steps += [Step(way, 0.1) for way in (*others, *probes)]
+    steps += [Step(way, 0.1, shared=True) for way in middle]
+    steps.append(Step(middle[0], 0.1, learn=True))
     return Plan(
         (*main, *others, *probes, scrambled),
         tuple(steps),
@@ -84,28 +88,38 @@ def entries(
     plan = own_plan(task.model.groups, budget)
     named = unlearning.variants(plan)
     rows = keys.Draws(budget.query_draws // budget.draws.strata, budget.draws.strata)
-    groups = ("transformer", "all")
-    rivals = [
-        (tracin.tracin(budget.draws, rows, groups), "tracin", f"{budget} {groups}"),
-        (trak.trak(budget.draws, rows), "trak", f"{budget} {trak.DIMENSION} {trak.DAMPINGS}"),
-        (trak.d_trak(budget.draws, rows), "trak", f"{budget} {trak.DIMENSION} {trak.DAMPINGS}"),
-        (mucs.mucs(ascent), "mucs", f"{mucs.DRAWS} {_settings(ascent)}"),
+    grid = f"{budget} {trak.DIMENSION} {trak.DAMPINGS}"
+    forgotten: dict[str, Any] = {}
+
+    def tell(query: str, done: Forgotten) -> None:
+        forgotten[query] = {n: getattr(done, n) for n in ("steps", "losses", "null")}
+
+    works = {i: m["work"] for i, m in zip(task.corpus.ids, task.corpus.metadata, strict=True)}
+    rivals = [(tracin.tracin(budget.draws, rows, _GROUPS), "tracin", f"{budget} {_GROUPS}")]
+    for group in _GROUPS:
+        rivals.append((trak.trak(budget.draws, rows, group=group), "trak", grid))
+        rivals.append((trak.d_trak(budget.draws, rows, group=group), "trak", grid))
+    rivals += [
+        (mucs.mucs(ascent, report=tell), "mucs", f"{mucs.DRAWS} {_settings(ascent)}"),
         (likenesses.latent(), "likenesses", ""),
         (likenesses.caption(), "likenesses", ""),
-        (likenesses.chance(), "likenesses", ""),
     ]
     if world.heard is not None:
-        rivals.insert(-1, (likenesses.log_mel(world.heard, world.heard), "likenesses", ""))
-    own = unlearning.unlearning(plan)
-    found = [
-        Entry(
-            own,
-            "unlearning",
-            repr(plan),
-            lambda t, name: unlearning.passes_of(plan, t, named[name]),
+        heard = fingerprint.of_text(
+            *(f"{i} {fingerprint.of_array(x)}" for i, x in sorted(world.heard.items()))
         )
-    ]
-    found += [Entry(method, module, said, _cost(method)) for method, module, said in rivals]
+        rivals.append((likenesses.log_mel(world.heard, world.heard), "likenesses", heard))
+    rivals.append((likenesses.small_groups(works), "likenesses", repr(sorted(works.items()))))
+    rivals.append((likenesses.chance(), "likenesses", ""))
+    own = unlearning.unlearning(plan)
+
+    def cost(task: Task, name: str) -> Passes:
+        return unlearning.passes_of(plan, task, named[name])
+
+    found = [Entry(own, "baselines.unlearning", repr(plan), cost, {})]
+    for method, module, said in rivals:
+        notes = forgotten if module == "mucs" else {}
+        found.append(Entry(method, f"baselines.{module}", said, _cost(method), notes))
     return found, named
 
 
@@ -117,7 +131,7 @@ def families(variants: Mapping[str, str], own: Mapping[str, Variant]) -> dict[st
         own: those of unlearning's, from `entries`.
     """
     found = {name: _family(own[name]) for name in own if name in variants}
-    order = {family: i for i, family in enumerate((*OWN.values(), PROBE, SHARED, LEARNT))}
+    order = {family: i for i, family in enumerate((*DEFAULTS, LEARNT))}
     found = dict(sorted(found.items(), key=lambda item: order.get(item[1], len(order))))
     for name, method in variants.items():
         if name not in found:
@@ -139,7 +153,7 @@ def _rival(name: str, method: str) -> str:
     """A method of several rules has a family for each, named by the variant's first words."""
     if method == "TracIn":
         return f"gradient {name.split()[0]} (TracIn)"
-    return method
+    return method.split()[0] if method.startswith(("TRAK", "D-TRAK")) else method
 
 
 def _cost(method: Method) -> Callable[[Task, str], Passes]:
@@ -147,5 +161,9 @@ def _cost(method: Method) -> Callable[[Task, str], Passes]:
 
 
 def _settings(ascent: Ascent) -> str:
-    """What decides the scores of MUCS, beside the model that every training starts from."""
-    return repr({k: v for k, v in ascent._asdict().items() if k != "untrained"})
+    """What decides the scores of MUCS."""
+    own = ascent.untrained
+    if isinstance(own, Mapping):
+        leaves = sorted(tree.flatten(own).items())
+        own = fingerprint.of_text(*(f"{path} {fingerprint.of_array(x)}" for path, x in leaves))
+    return repr({**ascent._asdict(), "untrained": own})

@@ -19,20 +19,25 @@ from tda_jax.baselines.contract import Method, Passes, Scores, Task
 Progress = Callable[[str, int, int], None]
 
 
+_MODEL = ("evaluation.network", "models.unet")
+
+
 class Entry(NamedTuple):
     """A method in the comparison.
 
     Attributes:
         method: what scores.
-        module: under `tda_jax.baselines`, whose code its scores depend on.
+        module: of tda_jax, whose code its scores depend on.
         settings: what else they depend on.
         cost: (task, variant) -> what that variant takes alone.
+        notes: what the method tells of a query while it scores it, by its id; it is kept.
     """
 
     method: Method
     module: str
     settings: str
     cost: Callable[[Task, str], Passes]
+    notes: dict[str, Any]
 
 
 class Scored(NamedTuple):
@@ -115,7 +120,8 @@ def _of_entry(
             if prepared is None:
                 prepared = entry.method.prepare(task)
             values = entry.method.score(task, prepared, one)
-            artifact.save(path, {variant: x[0] for variant, x in values.items()}, source, {})
+            kept = {variant: x[0] for variant, x in values.items()}
+            artifact.save(path, kept, source, entry.notes.get(query, {}))
         each.append(artifact.load(path, source)[0])
     progress(f"scores by {name}", len(queries.ids), len(queries.ids))
     return {variant: np.stack([one[variant] for one in each]) for variant in sorted(each[0])}
@@ -129,6 +135,7 @@ def _source(entry: Entry, task: Task) -> dict[str, Any]:
         "seed": task.seed,
         "method": entry.method.name,
         "settings": entry.settings,
-        "code": fingerprint.of_code(f"tda_jax.baselines.{entry.module}"),
+        "groups": dict(task.model.groups),
+        "code": fingerprint.of_code(*(f"tda_jax.{name}" for name in (*_MODEL, entry.module))),
         "versions": fingerprint.versions(),
     }

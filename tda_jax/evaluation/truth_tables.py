@@ -1,10 +1,10 @@
 """The comparison with retraining as tables, and in words."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from tda_jax.baselines.unlearning import Variant
-from tda_jax.evaluation import removal
+from tda_jax.evaluation import comparison, removal
 from tda_jax.evaluation.ranking import Interval
 from tda_jax.evaluation.truth_analysis import ALL, FALSE_DISCOVERIES, Analysis, Row
 from tda_jax.evaluation.verdicts import shown
@@ -19,6 +19,9 @@ _SETTINGS: dict[str, Callable[[Variant], str]] = {
     "draws": lambda v: "shared by all tracks" if v.shared else "of each track",
 }
 
+_NAN = Interval(float("nan"), float("nan"), float("nan"), 0)
+_NOTHING = comparison.Row("", _NAN, _NAN, _NAN, _NAN, float("nan"))
+
 Removed = Mapping[str, Mapping[int, Any]]
 """By method and number of tracks removed, the rise of each query's loss."""
 
@@ -32,7 +35,7 @@ def columns(analysis: Analysis) -> dict[str, list[Any]]:
         found["variant"].append(row.variant)
         found["passes_shared"].append(_number(row.cost.shared))
         found["passes_query"].append(_number(row.cost.query))
-        for name, value in _figures(row).items():
+        for name, value in _figures(row, analysis.ceilings).items():
             ends = value if isinstance(value, Interval) else None
             found.setdefault(name, []).append(value if ends is None else _number(ends.mean))
             if ends is not None:
@@ -52,32 +55,42 @@ def variants(analysis: Analysis) -> dict[str, list[Any]]:
     }
 
 
-def settings(
-    analysis: Analysis, named: Mapping[str, Variant], rules: Mapping[str, str]
-) -> dict[str, list[Any]]:
-    """What each setting of unlearning can reach: the best variant that has it.
+def settings(analysis: Analysis, named: Mapping[str, Variant]) -> dict[str, list[Any]]:
+    """What each setting of unlearning does, all else equal.
 
     Args:
         analysis: with the variants' LDS.
-        named: the variants of unlearning by name.
-        rules: of those that may be the default; controls are left out.
+        named: the variants of unlearning by name; controls are left out.
 
     Returns:
-        For each value of each setting the variant with the highest choosing LDS, with its LDS on
-        both halves.
+        For each value of each setting other than the default's, over the pairs of variants that
+        differ in that setting alone: how many there are, and the mean LDS of those with the value
+        less that of those with the default's, on both halves.
     """
-    table: dict[str, list[Any]] = {name: [] for name in ("setting", "value", "variant")}
+    table: dict[str, list[Any]] = {name: [] for name in ("setting", "value", "against", "pairs")}
     table |= {"lds_choosing": [], "lds_reporting": []}
-    plain = {n: v for n, v in named.items() if v.rule in rules and not v.way.scrambled}
+    plain = {n: v for n, v in named.items() if v.rule != "learnt" and not v.way.scrambled}
     for setting, read in _SETTINGS.items():
-        for value in dict.fromkeys(read(v) for v in plain.values()):
-            best = max(
-                (n for n, v in plain.items() if read(v) == value),
-                key=lambda name: _or_low(analysis.variants[name][1]),
-            )
-            cells = (setting, value, best, *map(_number, analysis.variants[best][1:]))
-            for name, cell in zip(table, cells, strict=True):
-                table[name].append(cell)
+        usual = read(named[analysis.default])
+        rest = {
+            n: tuple(r(v) for s, r in _SETTINGS.items() if s != setting) for n, v in plain.items()
+        }
+        with_usual = {rest[n]: n for n, v in plain.items() if read(v) == usual}
+        for value in sorted({read(v) for v in plain.values()} - {usual}):
+            pairs = [
+                (n, with_usual[rest[n]])
+                for n, v in plain.items()
+                if read(v) == value and rest[n] in with_usual
+            ]
+            means = [
+                sum(analysis.variants[n][h] - analysis.variants[m][h] for n, m in pairs)
+                / max(1, len(pairs))
+                for h in (1, 2)
+            ]
+            if pairs:
+                cells = (setting, value, usual, len(pairs), *map(_number, means))
+                for name, cell in zip(table, cells, strict=True):
+                    table[name].append(cell)
     return table
 
 
@@ -91,10 +104,11 @@ def for_report(analysis: Analysis, kind: str, first: str) -> dict[str, Any]:
     """
     part = f"{kind} queries" if f"{kind} queries" in analysis.ceilings else ALL
     rows = sorted(analysis.rows, key=lambda row: row.family != first)
-    ceiling, held = analysis.ceilings[part], {row.family: row.parts[part] for row in rows}
-    best = max(rows, key=lambda row: _or_low(held[row.family].lds.mean)).family
+    ceiling = analysis.ceilings[part]
+    held = {row.family: row.parts[part] for row in rows if part in row.parts}
+    best = max(rows, key=lambda row: _or_low(analysis.variants[row.variant][1])).family
     said = [
-        f"The highest of these is {best}: {shown(held[best].lds)}; {first}: "
+        f"What is highest on the other sets, {best}, has {shown(held[best].lds)} here; {first}: "
         f"{shown(held[first].lds)}; noise ceiling: {shown(ceiling)}."
     ]
     return {
@@ -124,15 +138,18 @@ def markdown(
 ) -> str:
     """The tables for people."""
     parts = list(analysis.ceilings)
-    head = ["method", "variant", "passes a query", *(f"LDS, {p} queries" for p in parts[:1])]
-    head += ["beyond likeness", "default ahead by", *(f"LDS, {p}" for p in parts[1:])]
-    head += ["relatives", "caption-mates", "members", "called", "precision"]
+    head = ["method", "variant", "of", "passes a query", f"LDS, {ALL} queries", "of the ceiling"]
+    head += ["this query's own", "beyond likeness", "default ahead by"]
+    head += [*(f"LDS, {p}" for p in parts[1:]), "relatives", "caption-mates", "members"]
+    head += ["called", "precision"]
     lines = ["# Scores against retraining", "", _note(analysis), "", _line(head)]
     lines.append("|" + "---|" * len(head))
     lines += [_line(_cells(row, parts, row.variant == analysis.default)) for row in analysis.rows]
     top = [shown(analysis.ceilings[part]) for part in parts]
     blank = [""] * 3
-    lines.append(_line(["*noise ceiling*", "", "", top[0], "", "", *top[1:], *blank, "", ""]))
+    lines.append(
+        _line(["*noise ceiling*", "", "", "", top[0], "", *blank, *top[1:], *blank, "", ""])
+    )
     lines += ["", *_setting_lines(each)]
     if taken is not None:
         lines += ["", *_removal_lines(taken)]
@@ -143,21 +160,26 @@ def _cells(row: Row, parts: Sequence[str], default: bool) -> list[str]:
     mark = "**" if default else ""
     held, found = row.parts, row.found
     passes = f"{row.cost.query:,.0f}" if _number(row.cost.query) is not None else ""
-    cells = [f"{mark}{row.family}{mark}", row.variant, passes]
-    cells += [shown(held[ALL].lds), _shown(held[ALL].partial)]
-    cells.append("" if default else shown(held[ALL].behind))
-    cells += [shown(held[part].lds) for part in parts[1:]]
-    cells += [shown(x) for x in (found.relatives, found.captions, found.decoys)]
+    cells = [f"{mark}{row.family}{mark}", row.variant, str(row.choices), passes]
+    whole = held.get(ALL)
+    if whole is None:
+        cells += [""] * 5
+    else:
+        share = f"{whole.share:.0%}" if _number(whole.share) is not None else "none"
+        cells += [shown(whole.lds), share, shown(whole.specific), _shown(whole.partial)]
+        cells.append("" if default else shown(whole.behind))
+    cells += [shown(held[part].lds) if part in held else "" for part in parts[1:]]
+    cells += [_shown(x) for x in (found.relatives, found.captions, found.decoys)]
     known = found.precision == found.precision
     return [*cells, f"{found.called:.1f}", f"{found.precision:.2f}" if known else "none"]
 
 
 def _setting_lines(table: Mapping[str, list[Any]]) -> list[str]:
-    head = ["setting", "value", "best variant with it", "LDS, choosing", "LDS, reporting"]
-    lines = ["## What each setting reaches", "", _line(head), "|" + "---|" * len(head)]
+    head = ["setting", "value", "against", "pairs", "more LDS, choosing", "more LDS, reporting"]
+    lines = ["## What each setting does, all else equal", "", _line(head), "|" + "---|" * len(head)]
     for *words, choosing, reporting in zip(*table.values(), strict=True):
-        figures = ("none" if x is None else f"{x:.2f}" for x in (choosing, reporting))
-        lines.append(_line([*words, *figures]))
+        figures = ("none" if x is None else f"{x:+.3f}" for x in (choosing, reporting))
+        lines.append(_line([*map(str, words), *figures]))
     return lines
 
 
@@ -177,11 +199,14 @@ def _note(analysis: Analysis) -> str:
     choosing, reporting = analysis.subsets
     return (
         f"Variants were chosen on {choosing} subsets; all of this is of {reporting} others, and of "
-        f"{analysis.queries[ALL]} queries. LDS with 95 % intervals over subsets and queries; "
-        "relatives, caption-mates and members are areas under the curve, with intervals over "
-        "queries; passes are of one latent forward through the network; called is how many tracks "
-        f"pass a false-discovery rate of {FALSE_DISCOVERIES:g}, precision what held-out decoys say "
-        "of them."
+        f"{analysis.queries[ALL]} queries. LDS with 95 % intervals over subsets and queries; this "
+        "query's own: LDS less that of the mean scores of the other queries, which know nothing of "
+        "it; beyond likeness: given similarity of latents and captions and the number of "
+        "relatives. Relatives, caption-mates and members are areas under the curve, with intervals "
+        "over queries; a generated query's relatives are those of the track whose latent is most "
+        "like it, which favours latent similarity. Passes are of one latent forward through the "
+        f"network; called is how many tracks pass a false-discovery rate of {FALSE_DISCOVERIES:g}, "
+        "precision what held-out decoys say of them."
     )
 
 
@@ -194,15 +219,18 @@ def verdict(analysis: Analysis, taken: Mapping[str, list[Any]] | None) -> list[s
         f"{shown(default.parts[ALL].lds)} on the other half, of a noise ceiling of "
         f"{shown(analysis.ceilings[ALL])}."
     ]
-    said += [_against(row) for row in analysis.rows if row.variant != analysis.default]
+    others = [row for row in analysis.rows if row.variant != analysis.default]
+    said += [_against(row) for row in others if ALL in row.parts]
     parts = [part for part in analysis.ceilings if part != ALL]
-    for part in parts:
-        best = max(analysis.rows, key=lambda row: _or_low(row.parts[part].lds.mean))
-        said.append(
-            f"{part}: the highest is {best.family} with {shown(best.parts[part].lds)}; the default "
-            f"has {shown(default.parts[part].lds)}, the ceiling is "
-            f"{shown(analysis.ceilings[part])}."
-        )
+    said += [
+        f"{part}: the default has {shown(default.parts[part].lds)}, of a ceiling of "
+        f"{shown(analysis.ceilings[part])}."
+        for part in parts
+    ]
+    said.append(
+        f"Of {len(analysis.rows) - 1} comparisons with the default one in twenty is expected to "
+        "seem decided by luck: the intervals are of 95 % each."
+    )
     if taken is not None:
         said += _said_of_removals(taken)
     return said
@@ -231,19 +259,23 @@ def _said_of_removals(table: Mapping[str, list[Any]]) -> list[str]:
     for method, k, low, high in rows:
         if method == reference:
             continue
-        how = "as far as can be told"
+        how = "is not told apart from that"
         if low > 0:
-            how = "less"
+            how = "is less than"
         elif high < 0:
-            how = "MORE"
-        said.append(f"Without the {k} tracks of {method} the loss rises {how}, beside {reference}.")
+            how = "is MORE than"
+        said.append(
+            f"The rise of the loss without the {k} tracks of {method} {how} without those of "
+            f"{reference}."
+        )
     return said
 
 
-def _figures(row: Row) -> dict[str, Any]:
-    held = row.parts[ALL]
-    found: dict[str, Any] = {"lds": held.lds, "partial": held.partial, "behind": held.behind}
-    found |= {f"lds {part}": x.lds for part, x in row.parts.items() if part != ALL}
+def _figures(row: Row, parts: Iterable[str]) -> dict[str, Any]:
+    held = row.parts.get(ALL, _NOTHING)
+    found: dict[str, Any] = {n: getattr(held, n) for n in ("lds", "specific", "partial", "behind")}
+    found |= {"share": _number(held.share), "choices": row.choices}
+    found |= {f"lds {part}": row.parts.get(part, _NOTHING).lds for part in parts if part != ALL}
     found |= row.found._asdict()
     return found
 

@@ -54,6 +54,8 @@ def bars(analysis: Analysis) -> Figure:
         axes.axvline(top.mean, color="0.3", linestyle="--", linewidth=1)
         axes.axvline(0, color="0.0", linewidth=0.8)
         for place, row in zip(places, rows, strict=True):
+            if part not in row.parts:
+                continue
             found = row.parts[part].lds
             default = row.variant == analysis.default
             face = "0.15" if default else "0.55" if row.own else "1.0"
@@ -88,9 +90,9 @@ def cost(analysis: Analysis) -> Figure:
     axes: Axes = figure.subplots()
     placed: list[tuple[float, float]] = []
     for row in analysis.rows:
-        found, x = row.parts[ALL].lds, max(1.0, row.cost.query)
-        if not np.isfinite(found.mean + row.cost.query):
+        if ALL not in row.parts or not np.isfinite(row.cost.query):
             continue
+        found, x = row.parts[ALL].lds, max(1.0, row.cost.query)
         face = "0.0" if row.variant == analysis.default else "0.6" if row.own else "1.0"
         axes.plot(x, found.mean, "o", color="0.0", markerfacecolor=face, markersize=6)
         if np.isfinite(found.low):

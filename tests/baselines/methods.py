@@ -89,14 +89,17 @@ def pooled(ids):
     return {name: np.random.default_rng(i).normal(size=(2, 3)) for i, name in ids}
 
 
+SMALL = "small works first (control)"
 METHODS = {
     "TracIn": tracin(DRAWS, QUERY_DRAWS),
-    "TRAK": trak(DRAWS, QUERY_DRAWS, 40, (1e-2, 1.0)),
-    "D-TRAK": d_trak(DRAWS, QUERY_DRAWS, 5, (1e-2, 1.0)),
+    "TRAK all": trak(DRAWS, QUERY_DRAWS, 40, (1e-2, 1.0)),
+    "TRAK transformer": trak(DRAWS, QUERY_DRAWS, 40, (1e-2, 1.0), "transformer"),
+    "D-TRAK all": d_trak(DRAWS, QUERY_DRAWS, 5, (1e-2, 1.0)),
     "MUCS": mucs(ASCENT, keys.Draws(1, 10)),
     "latent similarity": likenesses.latent(),
     "caption similarity": likenesses.caption(),
     "chance": likenesses.chance(),
+    SMALL: likenesses.small_groups({name: f"group {i % 4}" for i, name in enumerate(corpus().ids)}),
     "log-mel similarity": likenesses.log_mel(
         pooled(enumerate(queries().ids, 100)), pooled(enumerate(corpus().ids))
     ),

@@ -62,7 +62,13 @@ def test_shape_type_and_values(usual, name):
         assert x.shape == (methods.QUERIES, methods.TRACKS), variant
         assert x.dtype == np.float64
         assert np.isfinite(x).all()
-        assert len(np.unique(x)) == x.size  # no two pairs by accident alike
+        if name != methods.SMALL:  # which knows groups alone, and no query
+            assert len(np.unique(x)) == x.size  # no two pairs by accident alike
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tables_call_it_by_its_name(name):
+    assert methods.METHODS[name].name == name
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -139,6 +145,20 @@ def test_likenesses_are_those_of_their_functions():
     deaf = likenesses.log_mel(heard, {"track 0": heard["query 0"]})
     with pytest.raises(InputError, match=r"no log-mel of the track 'track 1' \(8 in all\)"):
         deaf.score(task, None, queries)
+
+
+def test_small_groups_score_by_the_members_of_a_group_alone():
+    corpus = methods.corpus(6)  # the first two are decoys
+    names = ["decoy", "large", "large", "large", "large", "solo"]
+    groups = dict(zip(corpus.ids, names, strict=True))
+    method = likenesses.small_groups(groups | {"elsewhere": "solo"})
+    found = method.score(methods.task(given=corpus), None, methods.queries())
+    row = [0.0, 1 / 3, 1 / 3, 1 / 3, 1 / 3, 1.0]
+    assert found["small works first (control)"].tolist() == [row] * methods.QUERIES
+    partial = likenesses.small_groups({corpus.ids[0]: "decoy"})
+    wanted = rf"no group of the track '{corpus.ids[1]}' \(5 in all\)"
+    with pytest.raises(InputError, match=wanted):
+        partial.score(methods.task(given=corpus), None, methods.queries())
 
 
 def test_no_compilation_is_missed_by_the_count():

@@ -1,4 +1,5 @@
 import functools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -106,6 +107,9 @@ def test_a_query_is_forgotten_nearly_as_far_as_the_untrained_model():
     assert done.losses[-1] >= 0.95 * done.null > done.losses[-2]
     assert done.null == 1.15 * first
     assert np.isfinite(found["MUCS"]).all()
+    plain = {"steps": done.steps, "losses": list(done.losses), "null": done.null}
+    assert json.loads(json.dumps(plain, allow_nan=False)) == plain
+    assert {type(x) for x in (done.null, *done.losses)} == {float}  # numpy's pass for one
 
 
 def test_the_null_is_that_of_untrained_parameters_over_the_same_draws():
@@ -195,6 +199,12 @@ def test_what_cannot_be_computed_is_refused():
     nobody = methods.corpus(decoys=methods.TRACKS)
     with pytest.raises(InputError, match="no member"):
         mucs(PLAN).prepare(methods.task(given=nobody))
+    with pytest.raises(InputError, match="untrained = inf"):
+        mucs(PLAN._replace(untrained=np.inf))
+    empty = jax.tree.map(lambda x: np.full_like(x, np.nan), task.model.params)
+    lost = PLAN._replace(untrained=empty)
+    with pytest.raises(InputError, match="'query 0': its loss is nan under the untrained"):
+        forget(lost, task, forgetting.prepare(lost, task), examples.take(queries(), [0]))
     wild = PLAN._replace(learning_rate=1e30)
     with pytest.raises(InputError, match=r"'query 0': its loss is .* lower learning_rate = 1e\+30"):
         forget(wild, task, forgetting.prepare(wild, task), examples.take(queries(), [0]))

@@ -2,13 +2,18 @@ import numpy as np
 import pytest
 
 from tda_jax.errors import InputError
+from tda_jax.evaluation import comparison
 from tda_jax.evaluation.bootstrap import multiplicities
-from tda_jax.evaluation.comparison import best, compare
 from tda_jax.evaluation.datamodelling import ceiling
 from tda_jax.evaluation.ranking import spearman
 
 NAN = float("nan")
 NAMES = ["good", "fair", "none"]
+
+
+def compare(names, scores, *given, alike=None, **more):
+    alike = np.zeros(scores.shape[1], int) if alike is None else alike
+    return comparison.compare(names, scores, *given, alike=alike, **more)
 
 
 def case(seed=0, queries=5, subsets=24, tracks=16):
@@ -91,18 +96,51 @@ def test_only_the_order_of_losses_counts_and_not_the_place_of_a_track():
     assert full == pytest.approx((1.0, 1.0, 1.0, 20))
 
 
-def test_a_query_without_scores_is_in_no_mean_of_its_method():
+def test_a_query_of_which_nothing_is_told_counts_as_chance():
     scores, kept, losses, covariates = case()
+    full, _ = compare(NAMES, scores, kept, losses, covariates, "good", draws=20)
+    told, loss = kept @ scores[1, 2], losses.mean(axis=0)[:, 2]
     scores[1, 2] = NAN
-    scores[2] = NAN
+    scores[2] = 1.0
     rows, _ = compare(NAMES, scores, kept, losses, covariates, "good", draws=20)
-    others = np.array([0, 1, 3, 4])
-    part = (scores[:, others], kept, losses[..., others], covariates[:, others])
-    fewer, _ = compare(NAMES, *part, "good", draws=20)
-    assert rows[1].lds.mean == pytest.approx(fewer[1].lds.mean)
-    assert rows[1].behind.mean == pytest.approx(fewer[1].behind.mean)
-    assert np.isnan([rows[2].lds.mean, rows[2].behind.mean, rows[2].share]).all()
-    assert rows[2].lds.count == 0
+    lost = spearman(told, -loss) / 5
+    assert rows[1].lds.mean == pytest.approx(full[1].lds.mean - lost)
+    assert rows[1].behind.mean == pytest.approx(full[1].behind.mean + lost)
+    assert rows[2].lds == (0.0, 0.0, 0.0, 20)
+    assert rows[2].behind.mean == pytest.approx(rows[0].lds.mean)
+
+
+def test_what_is_said_of_every_query_is_not_specific():
+    scores, kept, losses, covariates = case(queries=8, subsets=64)
+    common = np.random.default_rng(1).normal(size=16)
+    common -= np.linalg.pinv(scores[0]) @ (scores[0] @ common)  # nothing of any query's own
+    common = common * np.ones((8, 1))
+    losses = losses - 3 * (kept @ common.T)
+    named = ["true", "common"]
+    both = np.stack([scores[0], common + 1e-6 * scores[1]])
+    rows, _ = compare(named, both, kept, losses, covariates, "true", draws=200)
+    assert rows[1].lds.low > 0.3
+    assert rows[1].specific.low < 1e-3
+    assert abs(rows[1].specific.mean) < 0.01
+    assert rows[0].specific.low > 0
+    apart = np.arange(8)  # no query has others: nothing to compare with
+    alone, _ = compare(named, both, kept, losses, covariates, "true", alike=apart, draws=20)
+    assert alone[0].specific.mean == pytest.approx(alone[0].lds.mean)
+
+
+def test_scores_without_the_query_are_those_of_the_others_of_its_group():
+    scores = np.random.default_rng(0).normal(size=(1, 4, 6))
+    scores[0, 1, 3], scores[0, 2] = NAN, NAN
+    found = comparison.without_query(scores, np.array([0, 0, 0, 1]))[0]
+    assert np.isfinite(found[:3]).all()
+    assert np.isnan(found[3]).all()
+    assert found[0, 3] == 0  # what is not known counts as the mean
+    whole = np.random.default_rng(1).normal(size=(1, 3, 6))
+    z = (whole[0] - whole[0].mean(1, keepdims=True)) / whole[0].std(1, keepdims=True)
+    got = comparison.without_query(whole, np.zeros(3, int))[0]
+    np.testing.assert_allclose(
+        got, np.stack([z[[1, 2]].mean(0), z[[0, 2]].mean(0), z[[0, 1]].mean(0)])
+    )
 
 
 def test_seeds_that_share_nothing_leave_no_share():
@@ -113,15 +151,6 @@ def test_seeds_that_share_nothing_leave_no_share():
     assert np.isnan([row.share for row in rows]).all()
 
 
-def test_the_best_is_the_highest_and_the_first_of_ties():
-    scores, kept, losses, _ = case()
-    assert best(NAMES, scores, kept, losses) == "good"
-    assert best(["a", "b", "c"], scores[[1, 0, 0]], kept, losses) == "b"
-    assert best(["a", "b", "c"], scores * np.array([NAN, 1, 1])[:, None, None], kept, losses) == "b"
-    with pytest.raises(InputError, match="none of 3 methods has an LDS"):
-        best(NAMES, np.ones_like(scores), kept, losses)
-
-
 def test_names_that_do_not_fit_are_refused():
     scores, kept, losses, covariates = case()
     with pytest.raises(InputError, match="the reference 'other' is no method"):
@@ -129,4 +158,4 @@ def test_names_that_do_not_fit_are_refused():
     with pytest.raises(InputError, match="2 names, 2 of them different, for the scores of 3"):
         compare(NAMES[:2], scores, kept, losses, covariates, "good")
     with pytest.raises(InputError, match="3 names, 2 of them different"):
-        best(["a", "a", "b"], scores, kept, losses)
+        compare(["a", "a", "b"], scores, kept, losses, covariates, "a")

@@ -46,7 +46,8 @@ def silent(*_):
 
 def world(*_):
     network = few_parameters.network()
-    return World(network, "few", synthetic_corpus(0, 3, (2, 2, 4), 2, 2, 1))
+    corpus = synthetic_corpus(0, 3, (2, 2, 4), 2, 2, 1)
+    return World(network, "few", corpus, network.params)
 
 
 def shrunk(workdir, **changes):
@@ -159,7 +160,12 @@ def test_more_subsets_take_what_is_there(finished, tmp_path):
     [
         ({"world": "other"}, "choose one of"),
         ({"subsets": 3}, "subsets = 3; give 4"),
-        ({"training_seeds": (1, 1)}, "training_seeds"),
+        ({"training_seeds": (1, 1)}, r"training_seeds = 1; give 2"),
+        ({"training_seeds": (1, 1, 2)}, "repeat"),
+        ({"training_seeds": (0, 1)}, "hold seed = 0"),
+        ({"query_draws": 50}, "query_draws = 50"),
+        ({"replicates": 0}, "replicates = 0"),
+        ({"own_queries": 9}, "own_queries = 9 of 8"),
         ({"removal_level": 9}, "removal_level = 9"),
         ({"removed": (8,)}, r"removed = \(8,\)"),
         ({"removal_queries": 9}, "removal_queries = 9 of 3"),

@@ -18,7 +18,7 @@ from tda_jax import devices, fingerprint, keys
 from tda_jax.artifact import whole_file
 from tda_jax.baselines.contract import Task
 from tda_jax.baselines.forgetting import Ascent
-from tda_jax.baselines.unlearning import Variant
+from tda_jax.baselines.ways import Variant
 from tda_jax.errors import InputError
 from tda_jax.evaluation import truth, truth_analysis, truth_methods, truth_tables
 from tda_jax.evaluation.truth import Level, Setting

@@ -119,6 +119,7 @@ FLOORS = {
         "forgetting",
         "mucs",
         "likenesses",
+        "ways",
         "unlearning",
     ],
     "evaluation": [

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 from tda_jax import fingerprint, keys
 from tda_jax import params as tree
 from tda_jax.attribution.scores import WEIGHTINGS
-from tda_jax.baselines import likenesses, mucs, tracin, trak, unlearning
+from tda_jax.baselines import likenesses, mucs, tracin, trak, unlearning, ways
 from tda_jax.baselines.contract import Method, Passes, Task
 from tda_jax.baselines.forgetting import Ascent, Forgotten
-from tda_jax.baselines.unlearning import Plan, Step, Variant, Way
+from tda_jax.baselines.ways import Plan, Step, Variant, Way
 from tda_jax.evaluation.truth_plan import World
 from tda_jax.evaluation.truth_scores import Entry
 
@@ -86,7 +86,7 @@ def entries(
         ascent: how MUCS forgets.
     """
     plan = own_plan(task.model.groups, budget)
-    named = unlearning.variants(plan)
+    named = ways.variants(plan)
     rows = keys.Draws(budget.query_draws // budget.draws.strata, budget.draws.strata)
     grid = f"{budget} {trak.DIMENSION} {trak.DAMPINGS}"
     forgotten: dict[str, Any] = {}
@@ -114,7 +114,7 @@ def entries(
     own = unlearning.unlearning(plan)
 
     def cost(task: Task, name: str) -> Passes:
-        return unlearning.passes_of(plan, task, named[name])
+        return ways.passes_of(plan, task, named[name])
 
     found = [Entry(own, "baselines.unlearning", repr(plan), cost, {})]
     for method, module, said in rivals:

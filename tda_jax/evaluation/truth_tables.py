@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from tda_jax.baselines.unlearning import Variant
+from tda_jax.baselines.ways import Variant
 from tda_jax.evaluation import comparison, removal
 from tda_jax.evaluation.ranking import Interval
 from tda_jax.evaluation.truth_analysis import ALL, FALSE_DISCOVERIES, Analysis, Row

@@ -17,6 +17,8 @@ from tda_jax.baselines.forgetting import Ascent
 from tda_jax.baselines.mucs import mucs
 from tda_jax.baselines.tracin import tracin
 from tda_jax.baselines.trak import d_trak, trak
+from tda_jax.baselines.unlearning import unlearning
+from tda_jax.baselines.ways import Plan, Step, Way
 from tda_jax.models.denoiser import Condition
 from tests.attribution import tiny
 
@@ -89,8 +91,17 @@ def pooled(ids):
     return {name: np.random.default_rng(i).normal(size=(2, 3)) for i, name in ids}
 
 
+WAY = Way("transformer", 0.1)
+PLAN = Plan(
+    (WAY, Way("all", 1.0, "probe")),
+    (Step(WAY, 0.1), Step(WAY, 0.1, shared=True)),
+    fisher_draws=3,
+    query_draws=20,
+    draws=keys.Draws(2, 10),
+)
 SMALL = "small works first (control)"
 METHODS = {
+    "unlearning": unlearning(PLAN),
     "TracIn": tracin(DRAWS, QUERY_DRAWS),
     "TRAK all": trak(DRAWS, QUERY_DRAWS, 40, (1e-2, 1.0)),
     "TRAK transformer": trak(DRAWS, QUERY_DRAWS, 40, (1e-2, 1.0), "transformer"),

@@ -6,9 +6,9 @@ import pytest
 from tda_jax import devices, examples, keys, store
 from tda_jax.attribution import by_unlearning, scores
 from tda_jax.attribution.settings import Compute, Settings
-from tda_jax.baselines import unlearning
+from tda_jax.baselines import unlearning, ways
 from tda_jax.baselines.contract import Task
-from tda_jax.baselines.unlearning import Plan, Step, Variant, Way
+from tda_jax.baselines.ways import Plan, Step, Variant, Way
 from tda_jax.errors import InputError
 from tda_jax.evaluation.network import model_of
 from tda_jax.evaluation.synthetic import synthetic_corpus
@@ -48,9 +48,9 @@ def found(task, queries):
 
 
 def test_every_variant_is_there_once(found, queries, task):
-    assert set(found) == set(unlearning.variants(PLAN))
+    assert set(found) == set(ways.variants(PLAN))
     assert all(x.shape == (len(queries.ids), len(task.corpus.ids)) for x in found.values())
-    assert len({v.name for v in unlearning.variants(PLAN).values()}) == len(found) == 60
+    assert len({v.name for v in ways.variants(PLAN).values()}) == len(found) == 60
 
 
 def production(task, queries, workdir, way, method, rise):
@@ -120,16 +120,18 @@ def test_shared_draws_are_one_set_for_all(task, queries):
     assert (np.abs(own[:, first] - own[:, second]) > 1e-4).all()
 
 
-def test_what_a_variant_takes_is_less_than_all(task):
-    method = unlearning.unlearning(PLAN)
-    whole = method.passes(task)
+def test_a_variant_takes_what_its_method_does_where_it_is_alone(task):
+    one = PLAN._replace(ways=(WAY,), steps=())
+    odd = Variant("odd", WAY, None, "uniform")
+    assert ways.passes_of(one, task, odd) == unlearning.unlearning(one).passes(task)._replace(
+        shared=3.0 * task.corpus_size * PLAN.fisher_draws  # without losses before, which it has
+    )
+    exact = Variant("exact", WAY, 0.3, "uniform")
     n, count = len(task.corpus.ids), PLAN.draws.count
-    for variant in unlearning.variants(PLAN).values():
-        own = unlearning.passes_of(PLAN, task, variant)
-        exact = variant.rule in ("exact", "learnt")
-        assert own.query == 3 * 40 + 3 * count + n * count * (1 if exact else 3)
-        assert own.query < whole.query
-        assert own.shared <= whole.shared
+    added = unlearning.unlearning(one._replace(steps=(PLAN.steps[0],))).passes(task).query
+    alone, both = (ways.passes_of(PLAN, task, v).query for v in (odd, exact))
+    assert added - alone == n * count  # a sweep for each exact step
+    assert alone - both == n * count * PLAN.blocks  # in place of a tangent for each block
 
 
 def test_a_step_along_no_way_is_refused():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tda_jax.baselines.unlearning import Variant, Way
+from tda_jax.baselines.ways import Variant, Way
 from tda_jax.evaluation import datamodelling, truth_tables
 from tda_jax.evaluation.truth_analysis import ALL, analyse
 from tda_jax.report import truth_figures

@@ -43,8 +43,8 @@ def _synthetic() -> ConfigDict:
 
 
 def _training(config: ConfigDict) -> None:
-    # Mean losses of members and of held-out decoys, of a model of all tracks: 0.20 and 0.23, 0.15
-    # and 0.22, 0.10 and 0.29.
+    # Mean losses (of v) of members and of held-out decoys, of a model of all tracks: 0.68 and
+    # 0.75, 0.60 and 0.75, 0.51 and 0.84. Pieces have a standard deviation of 1.0 at each.
     config.levels = (300, 600, 1200)  # updates: generalises, between, has memorised
     config.batch_tracks = 16
     config.learning_rate = 4e-3

@@ -29,8 +29,7 @@ def get_config() -> ConfigDict:
             "removal_level": own.steps,
             "removal_queries": 6,
             "removed": (4, 16),  # tracks, of 96
-            "queries": 8,  # generated, beside the demo's own queries
-            "guidance": 2.5,
+            "queries": 0,  # but the demo's own: demo.queries tracks and demo.pieces generated ones
         }
     )
     return config.lock()

@@ -19,7 +19,9 @@ def get_config() -> ConfigDict:
     config.world = "synthetic"  # or demo: configs/truth_demo.py
     config.seed = 0  # of the corpus, the model that is attributed, subsets, queries and draws
     config.synthetic = _synthetic()
-    config.demo = ConfigDict({"kind": "text", "works": 24})  # see configs/truth_demo.py
+    config.demo = ConfigDict(
+        {"kind": "text", "works": 24, "queries": 8, "pieces": 8}
+    )  # see configs/truth_demo.py
     _training(config)
     _bank(config)
     _queries(config)

@@ -15,6 +15,7 @@ from experiments.progress import Progress
 from experiments.train import sizes_of
 from tda_jax.attribution.by_unlearning import query_folder
 from tda_jax.corpus import dataset
+from tda_jax.corpus.arrays import read_log_mels, read_queries
 from tda_jax.demo.music import read_provenance
 from tda_jax.errors import InputError
 from tda_jax.evaluation.network import Network
@@ -78,7 +79,7 @@ def demo(config: ConfigDict, progress: Progress) -> World:
     works = {n: p.work for n, p in read_provenance(place / "provenance.jsonl").items()}
     corpus = _told(dataset.read_dataset(encoded), lambda name, _: {"work": works[name]})
     asked = [query["id"] for query in read_json(place / "attributed" / "summary.json")["queries"]]
-    pieces = dataset.read_dataset(made)
+    pieces = read_queries(made, "HWC")
     tracks = take(corpus, [corpus.ids.index(name) for name in asked if name in corpus.ids])
     given = joined(_told(pieces, _prompt), tracks)
     return World(
@@ -87,7 +88,7 @@ def demo(config: ConfigDict, progress: Progress) -> World:
         corpus,
         unet.params,
         dropout,
-        {**dataset.read_log_mels(encoded), **dataset.read_log_mels(made)},
+        {**dataset.read_log_mels(encoded), **read_log_mels(made)},
         _told(given, lambda *_: {"kind": KIND}),
         {DEMO: {name: _scores(place, name, corpus.ids) for name in given.ids}},
     )
@@ -98,6 +99,7 @@ def demo_card(config: ConfigDict) -> ConfigDict:
     card = demo_config().copy_and_resolve_references().unlock()
     card.workdir, card.seed = str(Path(config.workdir) / "demo"), config.seed
     card.works, card.train.kind = config.demo.works, config.demo.kind
+    card.queries, card.pieces = config.demo.queries, config.demo.pieces
     own = card.train.denoiser
     own.steps, own.batch = config.levels[-1], config.batch_tracks
     own.learning_rate = config.learning_rate

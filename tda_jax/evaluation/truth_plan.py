@@ -93,7 +93,7 @@ def refuse_sizes(sizes: Sizes) -> None:
     """
     least: dict[str, tuple[Any, int]] = {
         "subsets": (sizes.subsets, 4),
-        "queries": (sizes.queries, 1),
+        "queries": (sizes.queries, 0),
         "own_queries": (sizes.own_queries, 0),
         "sampler_steps": (sizes.sampler_steps, 1),
         "removal_queries": (sizes.removal_queries, 0),
@@ -124,6 +124,8 @@ def refuse(sizes: Sizes, world: World) -> None:
     if sizes.own_queries > members:
         raise InputError(f"own_queries = {sizes.own_queries} of {members} members; give fewer")
     asked = sizes.queries + sizes.own_queries + _given(world)
+    if not asked:
+        raise InputError("queries = 0, own_queries = 0 and none is given; ask for one at least")
     if sizes.removal_queries > asked:
         raise InputError(f"removal_queries = {sizes.removal_queries} of {asked}; give fewer")
     outside = [k for k in sizes.removed if not 1 <= k < members]

@@ -38,12 +38,14 @@ def queries_of(
     Raises:
         InputError: a latent is not finite; the artifact is of something else.
     """
-    pieces = _pieces(world, sizes, level)
-    if not path.exists():
-        artifact.save(path, {"latent": _latents(world, sizes, pieces, params)}, source, {})
-    latents = artifact.load(path, source)[0]["latent"]
-    made = pieces._replace(examples=pieces.examples._replace(latent=latents))
-    parts = [_near(world, made)]
+    parts = []
+    if sizes.queries:
+        pieces = _pieces(world, sizes, level)
+        if not path.exists():
+            artifact.save(path, {"latent": _latents(world, sizes, pieces, params)}, source, {})
+        latents = artifact.load(path, source)[0]["latent"]
+        made = pieces._replace(examples=pieces.examples._replace(latent=latents))
+        parts.append(_near(world, made))
     if sizes.own_queries:
         chosen = query_ids(world.corpus, sizes.own_queries, sizes.seed)
         rows = [world.corpus.ids.index(name) for name in chosen]

@@ -158,6 +158,7 @@ def test_more_subsets_take_what_is_there(finished, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"queries": 0, "own_queries": 0, "removal_queries": 0}, "ask for one at least"),
         ({"world": "other"}, "choose one of"),
         ({"subsets": 3}, "subsets = 3; give 4"),
         ({"training_seeds": (1, 1)}, r"training_seeds = 1; give 2"),

@@ -158,15 +158,17 @@ def removed(
 
     Returns:
         By method and number of tracks removed, the rise of the loss of each of the first
-        `removal_queries` queries, against the model of all tracks and the same seed, in the mean
+        `removal_queries` queries that are no tracks, against the model of all tracks and the same seed, in the mean
         over training seeds; "random" is the mean over random removals.
     """
     sizes, corpus = setting.sizes, setting.world.corpus
-    count = sizes.removal_queries
+    own = set(corpus.ids)  # without itself a track is known less, which says nothing of others
+    asked = [i for i, name in enumerate(at.queries.ids) if name not in own]
+    asked = asked[: sizes.removal_queries]
     chosen: dict[tuple[str, int], list[tuple[str, ...]]] = {}
     for name, scores in methods.items():
         for k in sizes.removed:
-            best = [removal.top(x, corpus.ids, corpus.members, k) for x in scores[:count]]
+            best = [removal.top(x, corpus.ids, corpus.members, k) for x in scores[asked]]
             chosen[name, k] = best
     for k in sizes.removed:
         share = k / len(setting.bank.ids)
@@ -177,7 +179,7 @@ def removed(
     sets = dict.fromkeys(s for some in chosen.values() for s in some)
     wanted = [without(s, seed) for s in sets for seed in sizes.training_seeds]
     banks.fill(setting.bank, wanted, setting.progress)
-    lost = _losses(setting, at.updates, examples.take(at.queries, np.arange(count)), wanted)
+    lost = _losses(setting, at.updates, examples.take(at.queries, asked), wanted)
     by_model = dict(zip(wanted, lost, strict=True))
     found: dict[str, dict[int, np.ndarray]] = {name: {} for name, _ in chosen}
     for (name, k), some in chosen.items():
@@ -185,8 +187,8 @@ def removed(
         each = np.stack(
             [[by_model[without(s, seed)] for s in some] for seed in sizes.training_seeds]
         )
-        own = each.mean(axis=1) if name == "random" else np.diagonal(each, axis1=1, axis2=2)
-        found[name][k] = removal.rises(own, at.full[:, :count])
+        mean = each.mean(axis=1) if name == "random" else np.diagonal(each, axis1=1, axis2=2)
+        found[name][k] = removal.rises(mean, at.full[:, asked])
     return found
 
 

@@ -60,7 +60,7 @@ class Sizes(NamedTuple):
         guidance: of the generation.
         outcome_draws: of a query's loss under a retrained model.
         removal_level: whose queries' best tracks are removed and retrained without.
-        removal_queries: how many of these queries.
+        removal_queries: how many of these queries, of those that are no tracks.
         removed: numbers of tracks that are removed, rising.
         random_removals: sets of each such number, drawn at random, for all queries.
     """
@@ -126,8 +126,9 @@ def refuse(sizes: Sizes, world: World) -> None:
     asked = sizes.queries + sizes.own_queries + _given(world)
     if not asked:
         raise InputError("queries = 0, own_queries = 0 and none is given; ask for one at least")
-    if sizes.removal_queries > asked:
-        raise InputError(f"removal_queries = {sizes.removal_queries} of {asked}; give fewer")
+    pieces = sizes.queries + _given(world) - _tracks(world)
+    if sizes.removal_queries > pieces:
+        raise InputError(f"removal_queries = {sizes.removal_queries} of {pieces}; give fewer")
     outside = [k for k in sizes.removed if not 1 <= k < members]
     if outside or list(sizes.removed) != sorted(set(sizes.removed)):
         raise InputError(f"removed = {sizes.removed}; give rising numbers in 1 .. {members - 1}")
@@ -135,3 +136,8 @@ def refuse(sizes: Sizes, world: World) -> None:
 
 def _given(world: World) -> int:
     return 0 if world.given is None else len(world.given.ids)
+
+
+def _tracks(world: World) -> int:
+    """How many of the given queries are tracks of the corpus."""
+    return 0 if world.given is None else len(set(world.given.ids) & set(world.corpus.ids))

@@ -169,7 +169,7 @@ def test_more_subsets_take_what_is_there(finished, tmp_path):
         ({"own_queries": 9}, "own_queries = 9 of 8"),
         ({"removal_level": 9}, "removal_level = 9"),
         ({"removed": (8,)}, r"removed = \(8,\)"),
-        ({"removal_queries": 9}, "removal_queries = 9 of 3"),
+        ({"removal_queries": 9}, "removal_queries = 9 of 2"),
         ({"levels": (30, 8)}, "rising"),
         ({"share": 0.0}, "some tracks in"),
     ],

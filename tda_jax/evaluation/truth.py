@@ -158,8 +158,8 @@ def removed(
 
     Returns:
         By method and number of tracks removed, the rise of the loss of each of the first
-        `removal_queries` queries that are no tracks, against the model of all tracks and the same seed, in the mean
-        over training seeds; "random" is the mean over random removals.
+        `removal_queries` queries that are no tracks, against the model of all tracks and the same
+        seed, in the mean over training seeds; "random" is the mean over random removals.
     """
     sizes, corpus = setting.sizes, setting.world.corpus
     own = set(corpus.ids)  # without itself a track is known less, which says nothing of others

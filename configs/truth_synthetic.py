@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
     _scores(config)
     config.devices = 2  # on a CPU, how many it is shown as: one for each core; else 0 for all
     config.per_device = 1  # models that one trains at a time: on a GPU as many as fit
-    config.batch = 80  # latents in the network at a time, on one device
+    config.batch = 160  # latents in the network at a time, on one device
     return config.lock()
 
 
@@ -38,7 +38,7 @@ def _synthetic() -> ConfigDict:
     synthetic.variants = (4, 4, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12)  # members of each work
     synthetic.scale = 1  # so many times as many works: 1 has 80 members
     synthetic.captions = 4  # crossed with the works
-    synthetic.held_out = 4  # decoys of each work
+    synthetic.held_out = 2  # decoys of each work
     synthetic.unseen_works = 2  # of which there are decoys only
     synthetic.start_updates = 0  # of a common start on another corpus; 0: from scratch
     return synthetic
@@ -48,7 +48,7 @@ def _training(config: ConfigDict) -> None:
     # Mean losses (of v) of members and of held-out decoys, of a model of all tracks: 0.68 and
     # 0.75, 0.60 and 0.75, 0.51 and 0.84. Pieces have a standard deviation of 1.0 at each.
     config.levels = (300, 600, 1200)  # updates: generalises, between, has memorised
-    config.batch_tracks = 16
+    config.batch_tracks = 8
     config.learning_rate = 4e-3
 
 

@@ -1,7 +1,9 @@
 """Unlearning in all its ways, in the form of its rivals: what the defaults are chosen from.
 
-Every way shares the query's gradient. The expansions along all directions come from one pass over
-the corpus, and from them every step, part and weighting; exact losses take a pass for each step.
+Every way shares the query's gradient. The expansions along all directions come from two passes over
+the corpus, one for the ways that move nothing beyond the transformer layers, whose tangents are
+zero in all that lies before those, and from them every step, part and weighting; exact losses take
+a pass for each step.
 """
 
 from collections.abc import Iterator, Mapping
@@ -23,14 +25,38 @@ from tda_jax.examples import Corpus
 
 NAME = "unlearning"
 _SHARED = "draws of all tracks"
+_FEW = "transformer"  # every model has this group
+
+
+class _Expansions(NamedTuple):
+    """The ways whose directions lie within some parameters, and the passes along them.
+
+    Attributes:
+        ways: positions in the plan.
+        paths: of the parameters.
+        tracks: the pass over the corpus, with placed parameters.
+        own: the same program with the draws of the query's own response.
+    """
+
+    ways: tuple[int, ...]
+    paths: tuple[str, ...]
+    tracks: tuple[linearised.LinearPass, Any]
+    own: tuple[linearised.LinearPass, Any]
+
+
+class _Response(NamedTuple):
+    """A query's own along a way: first and second order, and its loss. A control's a may be < 0."""
+
+    a: float
+    b: float
+    loss: float
 
 
 class Prepared(NamedTuple):
     """What all queries share: passes, placed parameters, F by kind, losses before."""
 
     gradient: tuple[unlearn.GradientPass, Any]
-    linear: tuple[linearised.LinearPass, Any]
-    own: tuple[linearised.LinearPass, Any]
+    linear: tuple[_Expansions, ...]
     sweep: tuple[sweep.Sweep, Any]
     information: Mapping[str, tree.Flat]
     zero: tree.Flat
@@ -57,11 +83,7 @@ def unlearning(plan: Plan) -> Method:
 def _prepare(plan: Plan, task: Task) -> Prepared:
     model, seed, batch, used = task.model, task.seed, task.batch, task.used
     moved, rest = tree.split(model.params, ".*")
-    count = len(plan.ways)
-    few = linearised.pairs(batch, count * plan.blocks)
     made = unlearn.make_gradient(model, plan.query_draws, plan.blocks, seed, batch, used)
-    linear = linearised.make_linearised(model, plan.draws, seed, few, used)
-    own = linear._replace(key=keys.root(seed, keys.Domain.CALIBRATION))  # the same program
     swept = sweep.make_sweep(model, plan.draws, seed, batch, used)
     zero = {path: np.zeros(x.shape, x.dtype) for path, x in moved.items()}
     placed = sweep.place(swept, moved, rest)
@@ -74,14 +96,34 @@ def _prepare(plan: Plan, task: Task) -> Prepared:
     kinds = {way.fisher for way in plan.ways}
     return Prepared(
         (made, unlearn.place(made, moved, rest)),
-        (linear, linearised.place(linear, moved, rest)),
-        (own, linearised.place(own, moved, rest)),
+        tuple(_expansions(plan, task)),
         (swept, placed),
         {kind: _information(plan, task, kind, moved, rest) for kind in sorted(kinds)},
         zero,
         before,
         before_shared,
     )
+
+
+def _expansions(plan: Plan, task: Task) -> Iterator[_Expansions]:
+    """One for the ways within `_FEW`, and one for those beyond."""
+    groups = task.model.groups
+    few = set(tree.split(task.model.params, groups[_FEW])[0])
+    within = {w: set(tree.split(task.model.params, groups[w.group])[0]) <= few for w in plan.ways}
+    for pattern, inside in ((groups[_FEW], True), (".*", False)):
+        chosen = tuple(i for i, way in enumerate(plan.ways) if within[way] == inside)
+        if not chosen:
+            continue
+        moved, rest = tree.split(task.model.params, pattern)
+        pairs = linearised.pairs(task.batch, len(chosen) * plan.blocks)
+        linear = linearised.make_linearised(task.model, plan.draws, task.seed, pairs, task.used)
+        own = linear._replace(key=keys.root(task.seed, keys.Domain.CALIBRATION))
+        yield _Expansions(
+            chosen,
+            tuple(moved),
+            (linear, linearised.place(linear, moved, rest)),
+            (own, linearised.place(own, moved, rest)),
+        )
 
 
 def _information(plan: Plan, task: Task, kind: Kind, moved: tree.Flat, rest: tree.Flat) -> Any:
@@ -106,16 +148,22 @@ def _of_query(
 ) -> Iterator[tuple[str, Float64[np.ndarray, " n"]]]:
     """The scores of one query, by variant."""
     directions = _directions(plan, task, prepared, query)
-    linear, placed = prepared.linear
-    along = linearised.place_directions(linear, directions)
-    seen = examples.unmasked(task.corpus.examples)
-    got = linearised.expand(linear, placed, along, seen, task.corpus.ids)
-    response = linearised.expand(*prepared.own, along, query.examples, query.ids)
-    for i, way in enumerate(plan.ways):
-        of_query = [float(x[0, i].mean(dtype=np.float64)) for x in (response.a, response.b_step)]
-        rates = _rates(plan, *of_query, float(response.loss.mean(dtype=np.float64)))
-        yield from _read(plan, prepared, way, got.a[:, i], got.b[:, i], rates)
-    yield from _exact(plan, task, prepared, directions, response)
+    responses: dict[Way, _Response] = {}
+    for part in prepared.linear:
+        along = linearised.place_directions(
+            part.tracks[0], [{p: directions[i][p] for p in part.paths} for i in part.ways]
+        )
+        seen = examples.unmasked(task.corpus.examples)
+        got = linearised.expand(*part.tracks, along, seen, task.corpus.ids)
+        own = linearised.expand(*part.own, along, query.examples, query.ids)
+        for k, way in enumerate(plan.ways[i] for i in part.ways):
+            responses[way] = _Response(
+                *(float(x[0, k].mean(dtype=np.float64)) for x in (own.a, own.b_step)),
+                float(own.loss.mean(dtype=np.float64)),
+            )
+            rates = {rise: unlearn.rate_for_rise(*responses[way], rise) for rise in plan.rises}
+            yield from _read(plan, prepared, way, got.a[:, k], got.b[:, k], rates)
+    yield from _exact(plan, task, prepared, directions, responses)
 
 
 def _directions(plan: Plan, task: Task, prepared: Prepared, query: Corpus) -> list[tree.Flat]:
@@ -136,11 +184,6 @@ def _scrambled(blocks: tree.Flat, seed: int, name: str) -> tree.Flat:
     count = len(next(iter(blocks.values())))
     each = [scrambled({p: x[i] for p, x in blocks.items()}, seed, name) for i in range(count)]
     return {path: np.stack([one[path] for one in each]) for path in blocks}
-
-
-def _rates(plan: Plan, a: float, b: float, loss: float) -> dict[float, float]:
-    """The learning rate of each ρ; a scrambled direction may have a negative a."""
-    return {rise: unlearn.rate_for_rise(a, b, loss, rise) for rise in plan.rises}
 
 
 def _read(
@@ -168,16 +211,14 @@ def _exact(
     task: Task,
     prepared: Prepared,
     directions: list[tree.Flat],
-    response: linearised.Expansion,
+    responses: Mapping[Way, _Response],
 ) -> Iterator[tuple[str, np.ndarray]]:
     """What the losses after each exact step give."""
     swept, placed = prepared.sweep
     seen = examples.unmasked(task.corpus.examples)
     for step in plan.steps:
         i = plan.ways.index(step.way)
-        a, b = (float(x[0, i].mean(dtype=np.float64)) for x in (response.a, response.b_step))
-        loss = float(response.loss.mean(dtype=np.float64))
-        rate = unlearn.rate_for_rise(a, b, loss, step.rise) * (-1 if step.learn else 1)
+        rate = unlearn.rate_for_rise(*responses[step.way], step.rise) * (-1 if step.learn else 1)
         moved = sweep.displaced(
             swept,
             placed,

@@ -1,7 +1,8 @@
 """A bank of retrained models: what the loss of an output truly does without some tracks.
 
     BANK/made_of.json             what every model of it depends on
-    BANK/models/NAME.safetensors  averaged parameters at each level of one `Retraining`
+    BANK/models/NAME.safetensors  averaged parameters at each level of one `Retraining`; of one that
+                                  was trained no further than a level: NAME until LEVEL.safetensors
 
 A bank lies in a folder named by the hash of all that its numbers depend on, so it is shared by all
 methods, queries and runs that ask for the same, and a changed recipe never meets its models. Each
@@ -90,19 +91,22 @@ def open_bank(
     return Bank(folder, members.ids, made_of, trainer)
 
 
-def fill(bank: Bank, wanted: Sequence[Retraining], progress: Progress) -> None:
+def fill(
+    bank: Bank, wanted: Sequence[Retraining], progress: Progress, until: int | None = None
+) -> None:
     """Trains the models that the bank lacks, and keeps each set that is trained at a time.
 
     Args:
         bank: from `open_bank`.
         wanted: in the order in which they are to be there.
         progress: told of updates done, over all models that are wanted.
+        until: the last level that is asked for; by default the last of all.
 
     Raises:
-        InputError: a model diverged, or removes what is no member.
+        InputError: a model diverged, or removes what is no member; no such level is kept.
     """
-    stage, steps = "retraining", bank.trainer.recipe.steps
-    lacking = [one for one in dict.fromkeys(wanted) if not _path(bank, one).exists()]
+    stage, steps = "retraining", bank.trainer.recipe.steps if until is None else until
+    lacking = [one for one in dict.fromkeys(wanted) if _found(bank, one, steps) is None]
     total = len(set(wanted)) * steps
     done = total - len(lacking) * steps
     jobs = [_job(bank, one) for one in lacking]  # refuses before the work
@@ -114,14 +118,14 @@ def fill(bank: Bank, wanted: Sequence[Retraining], progress: Progress) -> None:
         def shown(updates: int, so_far: int = done, count: int = count) -> None:
             progress(stage, so_far + updates * count, total)
 
-        found = many.train(bank.trainer, jobs[some], shown)
+        found = many.train(bank.trainer, jobs[some], shown, steps)
         for one, levels in zip(lacking[some], found, strict=True):
             arrays = {
                 f"{updates}|{path}": leaf
                 for updates, params in levels.items()
                 for path, leaf in tree.flatten(params).items()
             }
-            artifact.save(_path(bank, one), arrays, _source(bank, one), {})
+            artifact.save(_path(bank, one, steps), arrays, _source(bank, one), {})
         done += count * steps
         progress(stage, done, total)
 
@@ -134,7 +138,8 @@ def parameters(bank: Bank, one: Retraining, level: int) -> dict[str, Any]:
     """
     if level not in bank.levels:
         raise InputError(f"level {level} is not kept; the bank has {bank.levels}")
-    arrays, _ = artifact.load(_path(bank, one), _source(bank, one))
+    path = _found(bank, one, level) or _path(bank, one, level)
+    arrays, _ = artifact.load(path, _source(bank, one))
     start = f"{level}|"
     flat = {name.removeprefix(start): x for name, x in arrays.items() if name.startswith(start)}
     return tree.merge(flat)
@@ -148,8 +153,15 @@ def _job(bank: Bank, one: Retraining) -> many.Job:
     return many.Job(np.array([i for i in range(len(bank.ids)) if i not in out], np.int64), one.seed)
 
 
-def _path(bank: Bank, one: Retraining) -> Path:
-    return bank.folder / "models" / f"{one.name}.safetensors"
+def _found(bank: Bank, one: Retraining, level: int) -> Path | None:
+    """The file of a model that was trained so far at least."""
+    paths = (_path(bank, one, until) for until in bank.levels if until >= level)
+    return next((path for path in paths if path.exists()), None)
+
+
+def _path(bank: Bank, one: Retraining, until: int) -> Path:
+    more = "" if until == bank.levels[-1] else f" until {until}"
+    return bank.folder / "models" / f"{one.name}{more}.safetensors"
 
 
 def _source(bank: Bank, one: Retraining) -> dict[str, Any]:

@@ -178,7 +178,7 @@ def removed(
         chosen["random", k] = sets
     sets = dict.fromkeys(s for some in chosen.values() for s in some)
     wanted = [without(s, seed) for s in sets for seed in sizes.training_seeds]
-    banks.fill(setting.bank, wanted, setting.progress)
+    banks.fill(setting.bank, wanted, setting.progress, at.updates)
     lost = _losses(setting, at.updates, examples.take(at.queries, asked), wanted)
     by_model = dict(zip(wanted, lost, strict=True))
     found: dict[str, dict[int, np.ndarray]] = {name: {} for name, _ in chosen}

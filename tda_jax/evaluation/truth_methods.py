@@ -58,8 +58,8 @@ def own_plan(groups: Mapping[str, str], budget: Budget) -> Plan:
     scrambled = Way("transformer", 0.1, scrambled=True)
     rises = (0.03, 0.1, 0.3, 1.0)
     middle = [Way("transformer", 0.1), Way("all", 0.1)]
-    steps = [Step(way, rise) for way in middle for rise in rises]
-    steps += [Step(way, rise) for way in main if way.damping == 1.0 for rise in (0.1, 1.0)]
+    steps = [Step(way, rise) for way in middle for rise in rises[1:]]
+    steps += [Step(way, 0.1) for way in main if way.damping == 1.0]
     steps += [Step(way, 0.1) for way in (*others, *probes)]
     steps += [Step(way, 0.1, shared=True) for way in middle]
     steps.append(Step(middle[0], 0.1, learn=True))

@@ -4,9 +4,10 @@ Models are spread over devices as the tracks of a sweep are, and mapped on each.
 seed read one stream of tracks, each passing over what it must not see, and meet the same timesteps
 and noise: two of them differ by the tracks they saw.
 
-Every update is a call of its own. A loop of updates inside one program takes several times as long
-on a CPU, where XLA runs the convolutions of a loop on one thread; `benchmarks/retraining.py`
-measures both.
+Parameters lie in one vector while they are trained: of a small network's update a third would
+otherwise go into the optimiser's many small operations. Every update is a call of its own. A loop
+of updates inside one program takes several times as long on a CPU, where XLA runs the convolutions
+of a loop on one thread; `benchmarks/retraining.py` measures both.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Int
 
 from tda_jax import devices
@@ -42,7 +44,8 @@ class Trainer(NamedTuple):
 
     Attributes:
         mapped: the update over devices.
-        start: where every model starts.
+        start: where every model starts; its parameters are one vector.
+        unravel: that vector -> the tree of parameters.
         data: the examples, on the devices.
         recipe: how each is trained; its seed counts for nothing.
         at: numbers of updates after which parameters are kept, rising.
@@ -51,6 +54,7 @@ class Trainer(NamedTuple):
 
     mapped: devices.RowMap
     start: loop.State
+    unravel: Callable[[Array], Any]
     data: Any
     recipe: loop.Recipe
     at: tuple[int, ...]
@@ -90,8 +94,9 @@ def make_trainer(
     loop.refuse_recipe(n, recipe)
     if not at or sorted(set(at)) != list(at) or at[0] < 1 or at[-1] != recipe.steps:
         raise InputError(f"at = {at}; give rising numbers of updates, the last {recipe.steps}")
+    vector, unravel = ravel_pytree(params)
     optimiser = loop.optimiser_of(recipe)
-    update = loop.update_of(loss, optimiser)
+    update = loop.update_of(lambda v, rows, key: loss(unravel(v), rows, key), optimiser)
 
     def one(state: loop.State, data: Any, row: tuple[Array, Array], step: Array) -> loop.State:
         words, rows = row
@@ -101,7 +106,8 @@ def make_trainer(
 
     return Trainer(
         devices.row_states(one, used, per_device),
-        loop.start_of(params, optimiser, recipe.steps),
+        loop.start_of(vector, optimiser, recipe.steps),
+        unravel,
         devices.replicate(data, used),
         recipe,
         tuple(at),
@@ -110,7 +116,10 @@ def make_trainer(
 
 
 def train(
-    trainer: Trainer, jobs: Sequence[Job], callback: Callable[[int], None] | None = None
+    trainer: Trainer,
+    jobs: Sequence[Job],
+    callback: Callable[[int], None] | None = None,
+    until: int | None = None,
 ) -> list[dict[int, Any]]:
     """Trains models; of which others they are trained beside, they depend by rounding at most.
 
@@ -118,14 +127,19 @@ def train(
         trainer: from `make_trainer`.
         jobs: 1 to `trainer.together`.
         callback: called now and then with the number of updates done.
+        until: one of `trainer.at`, after which no more is done; by default the last. The learning
+            rate is that of the whole recipe all the same.
 
     Returns:
         For each job, by the number of updates, its averaged (EMA) parameters as numpy arrays.
 
     Raises:
-        InputError: there are too many jobs, a job keeps no example, or its loss became nan or
-            infinite.
+        InputError: there are too many jobs, a job keeps no example, its loss became nan or
+            infinite, or `until` is not kept.
     """
+    until = trainer.recipe.steps if until is None else until
+    if until not in trainer.at:
+        raise InputError(f"until = {until} updates; give one of {trainer.at}")
     if not 1 <= len(jobs) <= trainer.together:
         raise InputError(f"{len(jobs)} models at a time; give 1 to {trainer.together}")
     padded = [*jobs, *[jobs[0]] * (trainer.together - len(jobs))]  # a program serves any number
@@ -133,7 +147,7 @@ def train(
     orders = np.stack([order(trainer.n, trainer.recipe, job) for job in padded])
     state = devices.states(trainer.mapped, trainer.start)
     found: list[dict[int, Any]] = [{} for _ in jobs]
-    for step in range(trainer.recipe.steps):
+    for step in range(until):
         rows = (roots, orders[:, step])
         state = devices.moved_on(trainer.mapped, state, trainer.data, rows, np.int32(step))
         if callback is not None and (step + 1) % _SHOWS == 0:
@@ -141,9 +155,8 @@ def train(
             callback(step + 1)
         if step + 1 in trainer.at:
             _refuse_divergence(devices.by_row(state.losses)[: len(jobs), : step + 1], jobs)
-            levels = devices.by_row(state.average)
-            for i, job in enumerate(found):
-                job[step + 1] = jax.tree.map(lambda x, i=i: x[i].copy(), levels)
+            for job, vector in zip(found, devices.by_row(state.average), strict=False):
+                job[step + 1] = jax.tree.map(np.asarray, trainer.unravel(vector))
     return found
 
 

@@ -70,6 +70,10 @@ def _compute(config: ConfigDict) -> None:
     config.fisher_batch = 4  # the same for the Fisher information
     config.queries_per_pass = 5
     config.chunk = 64  # tracks that are computed and stored together
+    config.hosts = ConfigDict()  # of processes that share the work, each started with this card
+    config.hosts.coordinator = ""  # host:port of process 0; auto on a TPU pod or SLURM
+    config.hosts.count = 0  # how many they are, unless auto
+    config.hosts.index = -1  # which of them this is, from 0, unless auto
 
 
 def _synthetic() -> ConfigDict:

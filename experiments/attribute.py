@@ -3,7 +3,8 @@
 python -m experiments.attribute --config=configs/arrays.py --config.model=FOLDER
     --config.corpus=FOLDER --config.queries=FOLDER --config.corpus_size=N --config.workdir=DIR
 
-Corpus and queries are folders of arrays (`corpus.arrays`) or datasets (`corpus.dataset`).
+Corpus and queries are folders of arrays (`corpus.arrays`) or datasets (`corpus.dataset`). Several
+processes share the work where each is started with --config.hosts (see the card).
 """
 
 import math
@@ -16,9 +17,11 @@ from experiments import attribute_inputs as inputs
 from experiments import attribute_outputs as outputs
 from experiments import cards, synthetic_default
 from experiments.progress import Bars, Clock, Progress
+from experiments.status import Status
+from tda_jax import hosts
 from tda_jax.attribution import by_unlearning
 from tda_jax.attribution.contract import Model
-from tda_jax.attribution.plan import plan
+from tda_jax.attribution.plan import Stage, plan
 from tda_jax.attribution.prepare import silent
 from tda_jax.attribution.table import Table, tables
 from tda_jax.baselines.likeness import likeness
@@ -27,18 +30,21 @@ from tda_jax.evaluation.synthetic import query_ids
 
 
 class Result(NamedTuple):
-    """What a run found: tables by query id, and what `summary.json` holds."""
+    """What a run found: tables by query id, and what `summary.json` holds; of process 0 alone."""
 
     tables: dict[str, Table]
     summary: dict[str, Any]
 
 
-def run(config: ConfigDict, progress: Progress = silent) -> Result:
+def run(
+    config: ConfigDict, progress: Progress = silent, among: hosts.Hosts = hosts.ALONE
+) -> Result:
     """Runs a card: reads, checks, attributes, writes tables, figures and a summary.
 
     Args:
         config: as `configs/arrays.py` gives it. Without `model` and `corpus`, both are made.
         progress: told of work done.
+        among: this process of those that share the work, each of which calls this.
 
     Raises:
         InputError: something given cannot be used, before any work; or no query could be
@@ -47,17 +53,20 @@ def run(config: ConfigDict, progress: Progress = silent) -> Result:
     config, clock = config.copy_and_resolve_references(), Clock(progress)
     inputs.refuse_card(config)
     workdir, synthetic = Path(config.workdir), not config.corpus
-    model, given = _synthetic(config, clock) if synthetic else _read(config)
-    for warning in given.warnings:
-        cards.warn(warning)
-    alike = likeness(given.queries, given.corpus, given.tracks, given.heard)
-    clock("predicting memory", 0, 1)
-    stages = plan(model, given.corpus, given.queries, given.settings, given.compute)
-    clock("predicting memory", 1, 1)
-    print(outputs.describe(given, stages))
+    if synthetic:
+        model, given = hosts.first_then_all(
+            among, "synthetic", lambda: _synthetic(config, clock, among)
+        )
+    else:
+        model, given = _read(config, among)
+    stages = _announced(model, given, clock) if among.first else {}
     found = by_unlearning.run(
         model, given.corpus, given.queries, given.settings, given.compute, workdir, clock
     )
+    if not among.first:
+        hosts.meet(among, "tables written")
+        return Result({}, {})
+    alike = likeness(given.queries, given.corpus, given.tracks, given.heard)
     by_query = tables(found, given.corpus, given.settings)
     for i, (query, table) in enumerate(by_query.items()):
         clock("tables and figures", i, len(by_query))
@@ -70,17 +79,31 @@ def run(config: ConfigDict, progress: Progress = silent) -> Result:
         _relate(content, by_query, given)
     content["seconds"] = clock.seconds(workdir / "summary.json")
     path = outputs.write_summary(workdir, content)
+    hosts.meet(among, "tables written")
     _say(content, by_query, path)
     return Result(by_query, content)
 
 
-def _read(config: ConfigDict) -> tuple[Model, inputs.Inputs]:
+def _announced(model: Model, given: inputs.Inputs, clock: Clock) -> dict[str, Stage]:
+    """What is about to be done, told before it is."""
+    for warning in given.warnings:
+        cards.warn(warning)
+    clock("predicting memory", 0, 1)
+    stages = plan(model, given.corpus, given.queries, given.settings, given.compute)
+    clock("predicting memory", 1, 1)
+    print(outputs.describe(given, stages), flush=True)
+    return stages
+
+
+def _read(config: ConfigDict, among: hosts.Hosts) -> tuple[Model, inputs.Inputs]:
     """The folders that the card names."""
-    given = inputs.read(config, inputs.unet_config(config))
+    given = inputs.read(config, inputs.unet_config(config), among)
     return inputs.load_model(config), given
 
 
-def _synthetic(config: ConfigDict, progress: Progress) -> tuple[Model, inputs.Inputs]:
+def _synthetic(
+    config: ConfigDict, progress: Progress, among: hosts.Hosts
+) -> tuple[Model, inputs.Inputs]:
     """A corpus and a model that are made as folders, and then read as anybody's are."""
     folder, settings = Path(config.workdir) / "synthetic", config.synthetic
     unet = synthetic_default.unet_config(settings)
@@ -88,7 +111,7 @@ def _synthetic(config: ConfigDict, progress: Progress) -> tuple[Model, inputs.In
     if not (config.queries or config.query_ids):
         made = inputs.read_arrays(Path(config.corpus))
         config.query_ids = ",".join(query_ids(made, settings.queries, settings.seed))
-    given = inputs.read(config, unet)
+    given = inputs.read(config, unet, among)
     config.model = str(synthetic_default.make_model(folder, settings, given.corpus, progress))
     return inputs.load_model(config), given
 
@@ -120,9 +143,10 @@ def _say(content: dict[str, Any], by_query: dict[str, Table], path: Path) -> Non
 
 def main(config: ConfigDict) -> None:
     """Runs the card with bars of progress and compiled programs that are kept."""
+    among = cards.hosts_of(config)
     cards.keep_compiled(Path(config.cache or Path(config.workdir) / "cache"))
     with Bars() as bars:
-        run(config, bars)
+        run(config, Status(bars, Path(config.workdir) / "status", among), among)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from tda_jax.corpus.arrays import LAYOUTS, read_arrays, read_log_mels, read_quer
 from tda_jax.corpus.metadata import QUERY_FRAMES
 from tda_jax.errors import InputError
 from tda_jax.examples import Corpus
+from tda_jax.hosts import ALONE, Hosts
 from tda_jax.models.families import FAMILIES, template
 from tda_jax.models.folders import SCHEDULER, choose_weights, class_name, read_json, sort_index
 from tda_jax.models.groups import group_pattern
@@ -88,12 +89,13 @@ def refuse_card(config: Any) -> None:
     known.refuse_compute(compute_of(config))
 
 
-def read(config: Any, unet: UNetConfig) -> Inputs:
+def read(config: Any, unet: UNetConfig, among: Hosts = ALONE) -> Inputs:
     """Reads corpus and queries, and refuses what does not fit each other, the card or the UNet.
 
     Args:
         config: a card that `refuse_card` let pass, with `corpus`.
         unet: from `unet_config`.
+        among: this process of those that share the work.
 
     Raises:
         InputError: names the cause, the value and the remedy.
@@ -109,7 +111,8 @@ def read(config: Any, unet: UNetConfig) -> Inputs:
     warnings = fitting.scale_warnings(corpus, "tracks") + fitting.scale_warnings(queries, "queries")
     warnings += fitting.decoy_warnings(outline(corpus, tracks))
     heard = _heard(config, corpus, queries)
-    return Inputs(corpus, tracks, queries, settings, compute_of(config), heard, warnings)
+    compute = compute_of(config, among)
+    return Inputs(corpus, tracks, queries, settings, compute, heard, warnings)
 
 
 def read_corpus(config: Any, unet: UNetConfig) -> Corpus:
@@ -184,10 +187,11 @@ def settings_of(config: Any, members: int) -> Settings:
     return Settings(**values | {"corpus_size": config.corpus_size or members})
 
 
-def compute_of(config: Any) -> Compute:
-    """The devices and batches of a card."""
+def compute_of(config: Any, among: Hosts = ALONE) -> Compute:
+    """The devices and batches of a card, for this process of several."""
     used = devices.local_devices(config.devices or None)
-    return Compute(used, **{name: config[name] for name in Compute._fields if name != "devices"})
+    sizes = {n: config[n] for n in Compute._fields if n not in ("devices", "hosts")}
+    return Compute(used, hosts=among, **sizes)
 
 
 def listed(ids: Any) -> list[str]:

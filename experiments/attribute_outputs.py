@@ -35,6 +35,8 @@ def describe(inputs: Inputs, stages: Mapping[str, Stage]) -> str:
         f"{n.members:,} tracks of N = {inputs.settings.corpus_size:,}, {n.decoys:,} decoys"
         f"{several}, {len(inputs.queries.ids):,} queries; {inputs.settings.method}, group "
         f"{inputs.settings.group}; on {len(inputs.compute.devices)} device(s)"
+        + f" of each of {inputs.compute.hosts.count} processes"
+        * (inputs.compute.hosts.count > 1)
     ]
     for name, stage in stages.items():
         needs = "" if stage.bytes is None else f", {_size(stage.bytes)} on each device"
@@ -91,6 +93,7 @@ def summarise(
     """What `summary.json` holds, but for the seconds of each stage."""
     n = counts(inputs.tracks)
     compute = inputs.compute._asdict() | {"devices": [str(d) for d in inputs.compute.devices]}
+    compute["hosts"] = inputs.compute.hosts.count
     return {
         "tracks": n.members,
         "decoys": n.decoys,

@@ -12,6 +12,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from tda_jax import hosts
 from tda_jax.errors import InputError
 
 _COMPILED_AFTER = 0.2  # seconds of compiling from which a program is kept
@@ -46,7 +47,8 @@ def start(
         try:
             main(config.value)
         except InputError as error:
-            raise SystemExit(f"error: {error}") from error
+            print(f"error: {error}", file=sys.stderr)
+            hosts.leave(1)
 
     app.run(body, flags_parser=parse)
 
@@ -95,6 +97,16 @@ def keep_compiled(folder: Path) -> None:
     """Keeps compiled programs in a folder, so that a second run has not to compile them."""
     jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", _COMPILED_AFTER)
+
+
+def hosts_of(config: ConfigDict) -> hosts.Hosts:
+    """Joins the other processes that a card's `hosts` names, before any other use of JAX.
+
+    Raises:
+        InputError: see `hosts.join`.
+    """
+    own = config.hosts
+    return hosts.join(own.coordinator, own.count, own.index)
 
 
 def warn(message: str) -> None:

@@ -176,22 +176,6 @@ def zeros(tree: Any, devices: Sequence[jax.Device]) -> Any:
     return jax.tree.unflatten(structure, _zeros(kinds, tuple(devices))())
 
 
-def as_total(total: Any, devices: Sequence[jax.Device]) -> Any:
-    """A total that was taken off its devices, with its leading axis of devices, put back on them.
-
-    On another number of devices than before, the first one goes on from the sum of all.
-    """
-
-    def put(x: np.ndarray) -> jax.Array:
-        if len(x) != len(devices):
-            rest = np.zeros((len(devices) - 1, *x.shape[1:]), x.dtype)
-            x = np.concatenate([np.add.reduce(x, axis=0)[None], rest])
-        return jax.device_put(x, sharding)
-
-    sharding = _over(devices)
-    return jax.tree.map(put, total)
-
-
 def add_rows(mapped: RowMap, total: Any, shared: Any, rows: Rows, count: int) -> tuple[Any, Any]:
     """Runs a `row_sum` over all rows.
 

@@ -122,7 +122,12 @@ def load_store(path: str | Path) -> Store:
 def missing(store: Store) -> list[int]:
     """The chunks that have no done-mark yet, in rising order."""
     done = _done(store)
-    return [i for i in range(_chunks(store)) if i not in done]
+    return [i for i in range(chunks(store)) if i not in done]
+
+
+def chunks(store: Store) -> int:
+    """How many chunks there are."""
+    return -(-len(store.ids) // store.manifest["chunk"])
 
 
 def rows(store: Store, chunk: int) -> range:
@@ -131,8 +136,8 @@ def rows(store: Store, chunk: int) -> range:
     Raises:
         InputError: there is no such chunk.
     """
-    if not 0 <= chunk < _chunks(store):
-        raise InputError(f"{store.path}: no chunk {chunk}; it has 0 .. {_chunks(store) - 1}")
+    if not 0 <= chunk < chunks(store):
+        raise InputError(f"{store.path}: no chunk {chunk}; it has 0 .. {chunks(store) - 1}")
     size = store.manifest["chunk"]
     return range(chunk * size, min((chunk + 1) * size, len(store.ids)))
 
@@ -237,10 +242,6 @@ def _mark(store: Store, chunk: int, sums: Any) -> dict[str, Any]:
 
 def _mark_key(chunk: int) -> str:
     return f"{DONE}{chunk:08d}.json"
-
-
-def _chunks(store: Store) -> int:
-    return -(-len(store.ids) // store.manifest["chunk"])
 
 
 def _done(store: Store) -> set[int]:

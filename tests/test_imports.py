@@ -19,7 +19,7 @@ ROOMS = [
     "params",
     "examples",
 ]
-ROOMS += ["keys", "devices", "manifest", "store", "artifact", "audio", "diffusion"]
+ROOMS += ["keys", "devices", "hosts", "manifest", "store", "artifact", "audio", "diffusion"]
 ROOMS += ["models", "training", "attribution", "corpus", "demo", "baselines", "evaluation"]
 ROOMS += ["export", "report"]
 FLOORS = {
@@ -76,6 +76,7 @@ FLOORS = {
         "unet",
         "settings",
         "prepare",
+        "information",
         "directions",
         "passes",
         "by_unlearning",

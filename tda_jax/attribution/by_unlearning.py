@@ -6,21 +6,33 @@ and a run that goes on computes only what is missing:
 
     WORKDIR/fisher.safetensors                        F over the group
     WORKDIR/before/                                   store: losses at θ0 ("exact" only)
-    WORKDIR/queries/QUERY/gradient.safetensors        the blocks of the query's gradient
+    WORKDIR/queries/QUERY/gradient/BLOCK.safetensors  a block of the query's gradient
     WORKDIR/queries/QUERY/calibration.safetensors     the query's own response
     WORKDIR/queries/QUERY/step.safetensors            Δ ("exact" only)
     WORKDIR/queries/QUERY/sweep/                      store: what the sweep gave for this query
+
+Several processes may share the work (`Compute.hosts`): each takes a range of the blocks of rows, of
+the queries' blocks and of the stores' chunks. They meet between these, and in none of them.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tda_jax import artifact, devices, examples, fingerprint, store
+from tda_jax import devices, examples, fingerprint, hosts, store
 from tda_jax import params as tree
-from tda_jax.attribution import directions, linearised, passes, prepare, sweep, unlearn
+from tda_jax.attribution import (
+    directions,
+    information,
+    linearised,
+    passes,
+    prepare,
+    sweep,
+    unlearn,
+)
 from tda_jax.attribution.contract import Model, split_group
 from tda_jax.attribution.directions import Direction
 from tda_jax.attribution.prepare import Progress, silent
@@ -43,7 +55,7 @@ class Run(NamedTuple):
         before: the store of losses at θ0; None for "linearised", whose stores hold them.
         directions: by query id, its calibration and learning rate.
         skipped: (query id, reason) of queries that could not be unlearned.
-        fisher: notes of the Fisher information, see `prepare.fisher_information`.
+        fisher: notes of the Fisher information, see `information.fisher_information`.
         own: by query id, where the query itself stands in the corpus, for queries that are one of
             its tracks: of the same id and the same latent.
     """
@@ -103,11 +115,11 @@ def run(
     prints = examples.corpus_fingerprint(corpus)
     # Placed once: all passes then share these copies.
     parts = devices.replicate(split_group(model, settings.group), compute.devices)
-    weighed = prepare.fisher_tracks_print(corpus)
+    weighed = information.fisher_tracks_print(corpus)
     context = _Context(
         model, corpus, settings, compute, workdir, prints, weighed, code, progress, *parts
     )
-    information, notes = prepare.fisher_information(
+    fisher, notes = information.fisher_information(
         model,
         corpus,
         settings,
@@ -120,23 +132,22 @@ def run(
     before = _before(context, engine) if settings.method == "exact" else None
     out = Run({}, before, {}, [], notes, own_rows(corpus, queries))
     for start in range(0, len(queries.ids), compute.queries_per_pass):
-        rows = range(start, min(start + compute.queries_per_pass, len(queries.ids)))
+        some = range(start, min(start + compute.queries_per_pass, len(queries.ids)))
+        asked = [examples.take(queries, [i]) for i in some]
+        progress("queries unlearned", start, len(queries.ids))
+        _prepare_together(context, engine, asked, fisher)
         chosen = {}
-        for i in rows:
-            progress("queries unlearned", i, len(queries.ids))
-            query = examples.take(queries, [i])
+        for query in asked:
             try:
-                direction = _direction(context, engine, query, information)
-                if settings.method == "exact":
-                    _step(context, engine, query, direction, information)
-                chosen[query.ids[0]] = query, direction
+                chosen[query.ids[0]] = query, _unlearned(context, engine, query, fisher)
             except unlearn.UnusableQuery as error:
                 out.skipped.append((query.ids[0], str(error)))
-        progress("queries unlearned", rows.stop, len(queries.ids))
+        progress("queries unlearned", some.stop, len(queries.ids))
         one_pass = _linear_pass if settings.method == "linearised" else _exact_pass
-        out.sweeps.update(one_pass(context, engine, chosen, information) if chosen else {})
+        out.sweeps.update(one_pass(context, engine, chosen, fisher) if chosen else {})
         found = {name: (d.calibration, d.rate) for name, (_, d) in chosen.items()}
         out.directions.update(found)
+    hosts.meet(compute.hosts, "all queries swept")
     return out
 
 
@@ -183,20 +194,55 @@ def _engine(context: _Context) -> _Engine:
     )
 
 
+def _prepare_together(
+    context: _Context, engine: _Engine, asked: Sequence[examples.Corpus], fisher: tree.Flat
+) -> None:
+    """Shares what takes long of several queries among the processes; alone, nothing is done yet."""
+    among, blocks = context.compute.hosts, context.settings.blocks
+    if among.count == 1:
+        return
+    for item in hosts.share(among, len(asked) * blocks):
+        with suppress(unlearn.UnusableQuery):  # it is kept, and told to all
+            _block(context, engine, asked[item // blocks], item % blocks)
+    hosts.meet(among, "gradients of queries")
+    for i in hosts.share(among, len(asked)):
+        with suppress(unlearn.UnusableQuery):
+            _unlearned(context, engine, asked[i], fisher)
+    hosts.meet(among, "steps of queries")
+
+
+def _unlearned(
+    context: _Context, engine: _Engine, query: examples.Corpus, fisher: tree.Flat
+) -> Direction:
+    """The direction of a query; for exact losses its step is kept, too."""
+    direction = _direction(context, engine, query, fisher)
+    if context.settings.method == "exact":
+        _step(context, engine, query, direction, fisher)
+    return direction
+
+
+def _block(
+    context: _Context, engine: _Engine, query: examples.Corpus, block: int
+) -> tuple[tree.Flat, float]:
+    """A block of a query's gradient, from its artifact or computed now."""
+    return prepare.query_block(
+        query,
+        context.settings,
+        block,
+        context.moved,
+        *engine.gradient,
+        query_folder(context.workdir, query.ids[0]) / "gradient",
+        prepare.query_source(context.model, query, context.settings, context.code),
+    )
+
+
 def _direction(
-    context: _Context, engine: _Engine, query: examples.Corpus, information: tree.Flat
+    context: _Context, engine: _Engine, query: examples.Corpus, fisher: tree.Flat
 ) -> Direction:
     s, folder = context.settings, query_folder(context.workdir, query.ids[0])
-    source = prepare.query_source(context.model, query, s, context.code)
-    gradient = prepare.query_gradients(
-        context.model,
-        query,
-        s,
-        *engine.gradient,
-        folder / "gradient.safetensors",
-        source,
-    )
-    blocks = unlearn.preconditioned(gradient.blocks, information, s.damping, s.corpus_size)
+    each = [_block(context, engine, query, block) for block in range(s.blocks)]
+    gradient = unlearn.together(each, query.ids[0])
+    blocks = unlearn.preconditioned(gradient.blocks, fisher, s.damping, s.corpus_size)
     calibration = directions.calibrate(
         *engine.calibration,
         blocks,
@@ -212,7 +258,7 @@ def _linear_pass(
     context: _Context,
     engine: _Engine,
     chosen: Mapping[str, tuple[examples.Corpus, Direction]],
-    information: tree.Flat,
+    fisher: tree.Flat,
 ) -> dict[str, store.Store]:
     s, compute = context.settings, context.compute
     stores = {
@@ -222,7 +268,13 @@ def _linear_pass(
     blocks = [direction.blocks for _, direction in chosen.values()]
     blocks += blocks[-1:] * (compute.queries_per_pass - len(blocks))
     passes.linear_pass(
-        *engine.linear, blocks, list(stores.values()), context.corpus, s, context.progress
+        *engine.linear,
+        blocks,
+        list(stores.values()),
+        context.corpus,
+        s,
+        compute.hosts,
+        context.progress,
     )
     return stores
 
@@ -231,20 +283,21 @@ def _exact_pass(
     context: _Context,
     engine: _Engine,
     chosen: Mapping[str, tuple[examples.Corpus, Direction]],
-    information: tree.Flat,
+    fisher: tree.Flat,
 ) -> dict[str, store.Store]:
     s = context.settings
     fields = passes.loss_fields(s, context.corpus.examples.latent.shape[1])
     stores, steps = {}, []
     for name, (query, direction) in chosen.items():
         stores[name] = _store(context, name, fields, _query_source(context, query, _EXACT))
-        steps.append(_step(context, engine, query, direction, information))
+        steps.append(_step(context, engine, query, direction, fisher))
     passes.loss_pass(
         *engine.sweep,
         steps,
         list(stores.values()),
         context.corpus,
         s,
+        context.compute.hosts,
         context.progress,
         "losses after unlearning",
     )
@@ -256,37 +309,35 @@ def _step(
     engine: _Engine,
     query: examples.Corpus,
     direction: Direction,
-    information: tree.Flat,
+    fisher: tree.Flat,
 ) -> tree.Flat:
     """Δ of a query, from its artifact or computed now."""
-    path = query_folder(context.workdir, query.ids[0]) / "step.safetensors"
-    source = _query_source(context, query, _STEP)
-    if not path.exists():
+
+    def make() -> tuple[tree.Flat, Mapping[str, Any]]:
         step = prepare.final_step(
-            query,
-            direction.blocks,
-            information,
-            context.settings,
-            *engine.gradient,
-            direction.rate,
+            query, direction.blocks, fisher, context.settings, *engine.gradient, direction.rate
         )
-        artifact.save(path, step, source, {"rate": direction.rate})
-    return artifact.load(path, source)[0]
+        return step, {"rate": direction.rate}
+
+    path = query_folder(context.workdir, query.ids[0]) / "step.safetensors"
+    return prepare.kept(path, _query_source(context, query, _STEP), make)[0]
 
 
 def _before(context: _Context, engine: _Engine) -> store.Store:
     """The losses at θ0, shared by all queries and groups."""
     s = context.settings
-    kept = store.open_store(
-        context.workdir / "before",
-        context.corpus.ids,
-        passes.loss_fields(s, context.corpus.examples.latent.shape[1]),
-        _source(context, (*_SWEEP, "frames")),
-        context.compute.chunk,
-    )
-    nothing = [prepare.no_step(context.moved)]
+    fields = passes.loss_fields(s, context.corpus.examples.latent.shape[1])
+    source = _source(context, (*_SWEEP, "frames"))
+    kept = _opened(context, context.workdir / "before", fields, source)
     passes.loss_pass(
-        *engine.sweep, nothing, [kept], context.corpus, s, context.progress, "losses before"
+        *engine.sweep,
+        [prepare.no_step(context.moved)],
+        [kept],
+        context.corpus,
+        s,
+        context.compute.hosts,
+        context.progress,
+        "losses before",
     )
     return kept
 
@@ -294,8 +345,19 @@ def _before(context: _Context, engine: _Engine) -> store.Store:
 def _store(
     context: _Context, query: str, fields: Sequence[store.Field], source: Mapping[str, Any]
 ) -> store.Store:
-    folder = query_folder(context.workdir, query) / "sweep"
-    return store.open_store(folder, context.corpus.ids, fields, source, context.compute.chunk)
+    return _opened(context, query_folder(context.workdir, query) / "sweep", fields, source)
+
+
+def _opened(
+    context: _Context, folder: Path, fields: Sequence[store.Field], source: Mapping[str, Any]
+) -> store.Store:
+    """A store that process 0 makes and the others open."""
+
+    def opened() -> store.Store:
+        ids, chunk = context.corpus.ids, context.compute.chunk
+        return store.open_store(folder, ids, fields, source, chunk)
+
+    return hosts.first_then_all(context.compute.hosts, f"store {folder.name}", opened)
 
 
 def _source(context: _Context, names: Sequence[str]) -> dict[str, Any]:

@@ -78,13 +78,14 @@ def calibrate(
             "b": got.b_step.mean(dtype=np.float64),
             "b_unbiased": got.b.mean(dtype=np.float64),
         }
-        if not all(np.isfinite(value) for value in means.values()):
-            raise unlearn.UnusableQuery(
-                f"query {query.ids[0]!r}: its response {means} to its direction is not finite; "
-                "raise the damping"
-            )
         artifact.save(path, {name: np.asarray(x) for name, x in means.items()}, source, {})
     found, _ = artifact.load(path, source)
+    if not all(np.isfinite(value) for value in found.values()):
+        means = {name: float(x) for name, x in found.items()}
+        raise unlearn.UnusableQuery(
+            f"query {query.ids[0]!r}: its response {means} to its direction is not finite; "
+            "raise the damping"
+        )
     return Calibration(**{name: float(x) for name, x in found.items()})
 
 

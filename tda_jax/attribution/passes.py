@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from tda_jax import examples, store
+from tda_jax import examples, hosts, store
 from tda_jax import params as tree
 from tda_jax.attribution import linearised, sweep
 from tda_jax.attribution.prepare import Progress
@@ -41,6 +41,7 @@ def linear_pass(
     stores: Sequence[store.Store],
     corpus: examples.Corpus,
     settings: Settings,
+    among: hosts.Hosts,
     progress: Progress,
 ) -> None:
     """Expands every track along the directions of several queries; fills one store for each.
@@ -53,7 +54,8 @@ def linear_pass(
         stores: with `linear_fields`.
         corpus: in the order of the stores' rows.
         settings: what the stores were made from.
-        progress: told of tracks done.
+        among: this process, which does its share of the chunks.
+        progress: told of the tracks that this process has done.
     """
     data = sweep_examples(corpus, settings)
 
@@ -66,9 +68,9 @@ def linear_pass(
         ]
         return [{"loss": got.loss, **values} for values in each]
 
-    if any(store.missing(s) for s in stores):
+    if lacking := _lacking(stores, among):
         along = linearised.place_directions(linear, directions)
-        _fill(stores, corpus, compute, "linearised sweep", progress)
+        _fill(stores, lacking, corpus, compute, among, "linearised sweep", progress)
 
 
 def loss_pass(
@@ -78,6 +80,7 @@ def loss_pass(
     stores: Sequence[store.Store],
     corpus: examples.Corpus,
     settings: Settings,
+    among: hosts.Hosts,
     progress: Progress,
     stage: str,
 ) -> None:
@@ -90,7 +93,8 @@ def loss_pass(
         stores: with `loss_fields`, one for each step.
         corpus: in the order of the stores' rows.
         settings: what the stores were made from.
-        progress: told of tracks done.
+        among: this process, which does its share of the chunks.
+        progress: told of the tracks that this process has done.
         stage: the name of the work, for `progress`.
     """
     data = sweep_examples(corpus, settings)
@@ -100,30 +104,40 @@ def loss_pass(
         out = [sweep.losses(swept, placed, step, some, ids) for step in moved]
         return [{"loss": x.draws} | ({} if x.frames is None else {"frames": x.frames}) for x in out]
 
-    if any(store.missing(s) for s in stores):
+    if lacking := _lacking(stores, among):
         moved = [sweep.displaced(swept, placed, step) for step in steps]
-        _fill(stores, corpus, compute, stage, progress)
+        _fill(stores, lacking, corpus, compute, among, stage, progress)
+
+
+def _lacking(stores: Sequence[store.Store], among: hosts.Hosts) -> dict[int, list[int]]:
+    """This process's chunks that a store misses, each with the positions of those stores."""
+    mine, found = set(hosts.share(among, store.chunks(stores[0]))), {}
+    for i, one in enumerate(stores):
+        for chunk in mine.intersection(store.missing(one)):
+            found.setdefault(chunk, []).append(i)
+    return dict(sorted(found.items()))
 
 
 def _fill(
     stores: Sequence[store.Store],
+    lacking: Mapping[int, Sequence[int]],
     corpus: examples.Corpus,
     compute: Callable[[slice, Sequence[str]], list[Mapping[str, np.ndarray]]],
+    among: hosts.Hosts,
     stage: str,
     progress: Progress,
 ) -> None:
     """Computes each chunk that a store misses, once for all of them, and writes it to those."""
-    lacking = [set(store.missing(s)) for s in stores]
-    todo = sorted(set().union(*lacking))
-    total = len(corpus.ids)
-    done = total - sum(len(store.rows(stores[0], chunk)) for chunk in todo)
+    mine = hosts.share(among, store.chunks(stores[0]))
+    total = sum(len(store.rows(stores[0], chunk)) for chunk in mine)
+    done = total - sum(len(store.rows(stores[0], chunk)) for chunk in lacking)
     progress(stage, done, total)
-    for chunk in todo:
+    for chunk, which in lacking.items():
         rows = store.rows(stores[0], chunk)
         here = slice(rows.start, rows.stop)
-        for s, lacks, values in zip(stores, lacking, compute(here, corpus.ids[here]), strict=True):
-            if chunk in lacks:
-                store.write_chunk(s, chunk, values)
+        values = compute(here, corpus.ids[here])
+        for i in which:
+            store.write_chunk(stores[i], chunk, values[i])
         done += len(rows)
         progress(stage, done, total)
 

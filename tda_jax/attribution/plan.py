@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from tda_jax import params as tree
-from tda_jax.attribution import fisher, linearised, memory, prepare, sweep
+from tda_jax.attribution import fisher, information, linearised, memory, sweep
 from tda_jax.attribution.contract import Model, split_group
 from tda_jax.attribution.settings import Compute, Settings
 from tda_jax.examples import Corpus
@@ -39,7 +39,7 @@ def plan(
         settings: what decides the scores.
         compute: devices and batches.
     """
-    used = prepare.fisher_rows(corpus, settings)
+    used = information.fisher_rows(corpus, settings)
     n, q = len(corpus.ids), len(queries.ids)
     parts = [_shapes(part) for part in split_group(model, settings.group)]
     weighed = used.weights is not None

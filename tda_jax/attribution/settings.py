@@ -13,6 +13,7 @@ from tda_jax.attribution.contract import Model, split_group
 from tda_jax.attribution.units import tracks_of
 from tda_jax.errors import InputError
 from tda_jax.examples import Corpus
+from tda_jax.hosts import ALONE, Hosts
 
 Method = Literal["linearised", "exact"]
 Weighting = Literal["uniform", "standardised", "ratio"]
@@ -87,6 +88,7 @@ class Compute(NamedTuple):
         queries_per_pass: queries that one pass over the corpus serves. The linearised pass holds
             as many times `blocks` directions of the group.
         chunk: tracks that are computed, stored and checked together.
+        hosts: this process among those that share the work.
     """
 
     devices: tuple[jax.Device, ...]
@@ -94,6 +96,7 @@ class Compute(NamedTuple):
     fisher_batch: int = 4
     queries_per_pass: int = 5
     chunk: int = 64
+    hosts: Hosts = ALONE
 
 
 def refuse(model: Model, corpus: Corpus, queries: Corpus, settings: Settings) -> None:

@@ -9,7 +9,7 @@ noise in Δ, and products of different blocks carry no bias from it.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -104,33 +104,63 @@ def query_gradient(
     Raises:
         UnusableQuery: a loss or gradient is not finite, or the gradient is zero throughout.
     """
+    each = [
+        block_gradient(gradient, placed, step, query, query_id, block)
+        for block in range(gradient.blocks)
+    ]
+    return together(each, query_id)
+
+
+def block_gradient(
+    gradient: GradientPass, placed: Any, step: tree.Flat, query: Example, query_id: str, block: int
+) -> tuple[tree.Flat, float]:
+    """One block of a query's gradient, and its mean loss; other arguments as of `query_gradient`.
+
+    Args:
+        gradient: from `make_gradient`.
+        placed: the parameters, from `place`.
+        step: the displacement of the group so far.
+        query: its arrays, without a leading axis.
+        query_id: its name.
+        block: 0 .. blocks-1, of which the draws are a function.
+
+    Raises:
+        UnusableQuery: a loss or gradient is not finite.
+    """
     one = jax.tree.map(lambda x: np.asarray(x)[None], query)
-    words = keys.track_words([query_id])
-    rows = rows_of(one, words, gradient.blocks * gradient.per_block, gradient.per_row)
-    shared = (placed, devices.replicate(step, gradient.mapped.devices))
-    per_block = gradient.per_block // gradient.per_row
-    sums, losses = [], []
-    for block in range(gradient.blocks):
-        total = devices.zeros(step, gradient.mapped.devices)
-        total, info = devices.add_rows(
-            gradient.mapped, total, shared, lambda p, b=block: rows(p + b * per_block), per_block
+    count, per_block = gradient.per_block, gradient.per_block // gradient.per_row
+    rows = rows_of(one, keys.track_words([query_id]), gradient.blocks * count, gradient.per_row)
+    total, losses = devices.add_rows(
+        gradient.mapped,
+        devices.zeros(step, gradient.mapped.devices),
+        (placed, devices.replicate(step, gradient.mapped.devices)),
+        lambda positions: rows(positions + block * per_block),
+        per_block,
+    )
+    summed = devices.over_devices(total)
+    # A draw that is not finite leaves no sum finite that it is in.
+    if not all(np.isfinite(x).all() for x in (losses, *summed.values())):
+        raise UnusableQuery(
+            f"query {query_id!r}: a loss or gradient is not finite (mean loss {losses.mean()}); "
+            "check its latent's scale, its condition and the weights"
         )
-        sums.append(devices.over_devices(total))
-        losses.append(info)
-        # A draw that is not finite leaves no sum finite that it is in.
-        if not all(np.isfinite(x).all() for x in (info, *sums[-1].values())):
-            raise UnusableQuery(
-                f"query {query_id!r}: a loss or gradient is not finite (mean loss {info.mean()}); "
-                "check its latent's scale, its condition and the weights"
-            )
-    count = gradient.per_block
-    means = jax.tree.map(lambda *x: np.stack(x) / x[0].dtype.type(count), *sums)
+    mean = jax.tree.map(lambda x: x / x.dtype.type(count), summed)
+    return mean, float(np.mean(losses, dtype=np.float64))
+
+
+def together(blocks: Sequence[tuple[tree.Flat, float]], query_id: str) -> QueryGradient:
+    """All blocks of a query's gradient as one.
+
+    Raises:
+        UnusableQuery: the gradient is zero throughout.
+    """
+    means = jax.tree.map(lambda *x: np.stack(x), *(mean for mean, _ in blocks))
     if not any(np.any(leaf) for leaf in means.values()):
         raise UnusableQuery(
             f"query {query_id!r}: its gradient is zero throughout; the loss does not depend on "
             "this group of parameters"
         )
-    return QueryGradient(means, float(np.mean(np.concatenate(losses), dtype=np.float64)))
+    return QueryGradient(means, float(np.mean([loss for _, loss in blocks])))
 
 
 def preconditioned(

@@ -1,6 +1,8 @@
 """A run of attribution in a process of its own: on forced host devices, or until it is killed.
 
 python -m tests.attribution.child WORKDIR '{"model": "tiny", "method": "linearised", ...}'
+
+With "hosts": [port, count, index] it is one of several that share the run.
 """
 
 import json
@@ -12,8 +14,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from tda_jax import devices, examples, store
-from tda_jax.attribution import by_unlearning
+from tda_jax import devices, examples, hosts, store
+from tda_jax.attribution import by_unlearning, information
 from tda_jax.attribution.settings import Compute, Settings
 from tests.attribution import small, tiny
 
@@ -22,6 +24,7 @@ QUERIES = (1, 4)
 
 def attribute(workdir, model="tiny", method="linearised", tracks=9, **given):
     """Runs it; the arrays of every query's sweep by (query, field), and the learning rates."""
+    among = joined(*given["hosts"]) if given.get("hosts") else hosts.ALONE
     side, seed = (tiny, small)[model == "small"], 0
     made = tiny.model(seed, np.float32) if side is tiny else small.model(seed)
     corpus = tiny.corpus(tracks, dtype=np.float32) if side is tiny else small.corpus(tracks)
@@ -43,7 +46,7 @@ def attribute(workdir, model="tiny", method="linearised", tracks=9, **given):
         rise=0.2,
     )
     batch = given.get("batch", 8)
-    compute = Compute(devices.local_devices(), batch, batch, 2, given.get("chunk", 4))
+    compute = Compute(devices.local_devices(), batch, batch, 2, given.get("chunk", 4), among)
     run = by_unlearning.run(
         made, corpus, queries, settings, compute, Path(workdir), _killer(given.get("kill"))
     )
@@ -52,7 +55,11 @@ def attribute(workdir, model="tiny", method="linearised", tracks=9, **given):
         out |= {f"{query}|{name}": x for name, x in store.read(kept).items()}
     if run.before is not None:
         out["before"] = store.read(run.before)["loss"]
-    return out
+    return out if among.first else None
+
+
+def joined(port, count, index):
+    return hosts.join(f"127.0.0.1:{port}", count, index)
 
 
 def _killer(at):
@@ -69,5 +76,7 @@ if __name__ == "__main__":
     cache = Path(__file__).parent.parent.parent / ".jax_cache"
     jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    information._LEAST = 4  # rows in a block, so that every process has one
     arrays = attribute(sys.argv[1], **json.loads(sys.argv[2]))
-    np.savez(Path(sys.argv[1]) / "out.npz", devices=len(jax.local_devices()), **arrays)
+    if arrays is not None:
+        np.savez(Path(sys.argv[1]) / "out.npz", devices=len(jax.local_devices()), **arrays)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tda_jax import devices, examples, keys
-from tda_jax.attribution import fisher, prepare
+from tda_jax.attribution import fisher, information, prepare
 from tda_jax.attribution.contract import split_group
 from tda_jax.attribution.settings import Compute, Settings
 from tda_jax.errors import InputError
@@ -35,10 +35,10 @@ def corpus(dtype=np.float32, units=UNITS):
     return made._replace(members=members, metadata=tuple(metadata))
 
 
-def information(path, dtype=np.float32, compute=COMPUTE, settings=SETTINGS, **given):
+def fisher_of(path, dtype=np.float32, compute=COMPUTE, settings=SETTINGS, **given):
     model = given.get("model", tiny.model(dtype=dtype))
     units, progress = given.get("units", corpus(dtype)), given.get("progress", prepare.silent)
-    return prepare.fisher_information(model, units, settings, compute, path, SOURCE, progress)
+    return information.fisher_information(model, units, settings, compute, path, SOURCE, progress)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def same(got, wanted, dtype=np.float32):
 @pytest.mark.parametrize("dtype", [np.float64, np.float32], ids=["float64", "float32"])
 def test_tracks_count_alike_whatever_their_units(tmp_path, squares, dtype):
     with jax.enable_x64(dtype is np.float64):
-        got, notes = information(tmp_path / "f.safetensors", dtype)
+        got, notes = fisher_of(tmp_path / "f.safetensors", dtype)
     same(got, by_loop(squares), dtype)
     assert notes == {"tracks": 3, "units": 6, "draws": 6 * DRAWS, "left_out": []}
     rows_alike = jax.tree.map(lambda *x: sum(x) / len(x), *squares.values())
@@ -82,14 +82,14 @@ def test_tracks_count_alike_whatever_their_units(tmp_path, squares, dtype):
 @pytest.mark.parametrize(("batch", "chunk"), [(1, 1), (1, 6), (3, 4), (5, 2), (7, 5), (40, 8)])
 def test_neither_batch_nor_chunk_changes_it(tmp_path, squares, batch, chunk):
     compute = COMPUTE._replace(fisher_batch=batch, chunk=chunk)
-    got, _ = information(tmp_path / "f.safetensors", compute=compute)
+    got, _ = fisher_of(tmp_path / "f.safetensors", compute=compute)
     same(got, by_loop(squares))
 
 
 @pytest.mark.parametrize("order", [[7, 6, 5, 4, 3, 2, 1, 0], [3, 0, 7, 1, 6, 2, 5, 4]])
 def test_the_order_of_the_corpus_leaves_no_trace(tmp_path, order):
-    wanted, _ = information(tmp_path / "a.safetensors")
-    got, _ = information(tmp_path / "b.safetensors", units=examples.take(corpus(), order))
+    wanted, _ = fisher_of(tmp_path / "a.safetensors")
+    got, _ = fisher_of(tmp_path / "b.safetensors", units=examples.take(corpus(), order))
     for path, leaf in wanted.items():
         np.testing.assert_array_equal(got[path], leaf)
 
@@ -97,8 +97,8 @@ def test_the_order_of_the_corpus_leaves_no_trace(tmp_path, order):
 @pytest.mark.parametrize("stop", [2, 4])
 def test_a_sum_that_was_cut_off_goes_on_to_the_same_bits(tmp_path, monkeypatch, stop):
     compute = COMPUTE._replace(chunk=1)
-    wanted, notes = information(tmp_path / "whole.safetensors", compute=compute)
-    monkeypatch.setattr(prepare, "_SAVE_EVERY", 0.0)
+    monkeypatch.setattr(information, "_LEAST", 2)
+    wanted, notes = fisher_of(tmp_path / "whole.safetensors", compute=compute)
 
     def halt(stage, done, total):
         assert total == 6
@@ -107,17 +107,17 @@ def test_a_sum_that_was_cut_off_goes_on_to_the_same_bits(tmp_path, monkeypatch, 
 
     path, seen = tmp_path / "cut.safetensors", []
     with pytest.raises(Stop):
-        information(path, compute=compute, progress=halt)
+        fisher_of(path, compute=compute, progress=halt)
     go_on = {"compute": compute, "progress": lambda *x: seen.append(x[1])}
-    got, again = information(path, **go_on)
-    assert seen[0] == stop - 1
+    got, again = fisher_of(path, **go_on)
+    assert seen[0] == stop
     assert again == notes
     for name, leaf in wanted.items():
         np.testing.assert_array_equal(got[name], leaf)
 
 
 def test_a_saved_part_of_something_else_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare, "_SAVE_EVERY", 0.0)
+    monkeypatch.setattr(information, "_LEAST", 2)
 
     def halt(stage, done, total):
         if done == 4:
@@ -125,10 +125,10 @@ def test_a_saved_part_of_something_else_is_refused(tmp_path, monkeypatch):
 
     path = tmp_path / "f.safetensors"
     with pytest.raises(Stop):
-        information(path, progress=halt)
+        fisher_of(path, progress=halt)
     monkeypatch.setitem(SOURCE, "code", "of before")
-    with pytest.raises(InputError, match=r"part\.safetensors: made from something else: code"):
-        information(path)
+    with pytest.raises(InputError, match=r"00000\.safetensors: made from something else: code"):
+        fisher_of(path)
 
 
 def test_the_weights_of_draws_left_out_are_left_out(tmp_path, squares):
@@ -144,7 +144,7 @@ def test_the_weights_of_draws_left_out_are_left_out(tmp_path, squares):
         return good._replace(prediction=jnp.where(hit, jnp.nan, good.prediction))
 
     model = tiny.model(dtype=np.float32)._replace(terms=terms)
-    got, notes = information(tmp_path / "f.safetensors", model=model)
+    got, notes = fisher_of(tmp_path / "f.safetensors", model=model)
     left_out = [(2, 0), (2, 1), (2, 2), (7, 2)]
     reason = "non-finite loss or gradient"
     assert notes["left_out"] == [[data.ids[i], d, reason] for i, d in left_out]
@@ -162,7 +162,7 @@ def test_the_weights_of_draws_left_out_are_left_out(tmp_path, squares):
 def test_a_subset_is_of_tracks_with_all_their_units(tmp_path, count, seed):
     settings = SETTINGS._replace(fisher_tracks=count, seed=seed)
     names = keys.subset(sorted(MEMBERS), count, seed)
-    chosen = prepare.fisher_rows(corpus(), settings)
+    chosen = information.fisher_rows(corpus(), settings)
     assert chosen.rows.tolist() == sorted(i for name in names for i in MEMBERS[name])
     assert chosen.tracks == count
     sizes = {i: len(rows) for rows in MEMBERS.values() for i in rows}
@@ -175,12 +175,12 @@ def test_a_subset_is_of_tracks_with_all_their_units(tmp_path, count, seed):
 def test_the_information_of_a_subset_is_that_of_its_tracks(tmp_path, squares):
     settings = SETTINGS._replace(fisher_tracks=2)
     names = keys.subset(sorted(MEMBERS), 2, settings.seed)
-    got, notes = information(tmp_path / "f.safetensors", settings=settings)
+    got, notes = fisher_of(tmp_path / "f.safetensors", settings=settings)
     same(got, by_loop(squares, names))
     assert notes["tracks"] == 2
     assert notes["units"] == sum(len(MEMBERS[name]) for name in names)
     with pytest.raises(InputError, match="a subset of 4 of 3 tracks"):
-        prepare.fisher_rows(corpus(), settings._replace(fisher_tracks=4))
+        information.fisher_rows(corpus(), settings._replace(fisher_tracks=4))
 
 
 @pytest.mark.parametrize("named", [False, True])
@@ -188,23 +188,23 @@ def test_whole_tracks_have_no_weights_and_are_picked_by_their_ids(named):
     """So that their program, and each bit that it gives, is the one without weights."""
     names = [f"piece {9 - i}" for i in range(8)]  # in another order than the rows
     whole = corpus(units=[(name, 0.0) if named else None for name in names])
-    every = prepare.fisher_rows(whole, SETTINGS)
+    every = information.fisher_rows(whole, SETTINGS)
     assert (every.rows.tolist(), every.weights, every.tracks) == (list(range(8)), None, 8)
-    assert set(prepare.fisher_tracks_print(whole)) == ({"tracks"} if named else set())
-    some = prepare.fisher_rows(whole, SETTINGS._replace(fisher_tracks=3))
+    assert set(information.fisher_tracks_print(whole)) == ({"tracks"} if named else set())
+    some = information.fisher_rows(whole, SETTINGS._replace(fisher_tracks=3))
     ids = names if named else whole.ids
     assert {ids[i] for i in some.rows} == set(keys.subset(ids, 3, SETTINGS.seed))
     assert (some.weights, some.tracks) == (None, 3)
 
 
 def test_the_print_of_tracks_is_of_which_member_is_of_which():
-    one = prepare.fisher_tracks_print(corpus())
+    one = information.fisher_tracks_print(corpus())
     assert one.keys() == {"tracks"}
-    assert prepare.fisher_tracks_print(examples.take(corpus(), [5, 2, 0, 7, 1, 6, 4, 3])) == one
+    assert information.fisher_tracks_print(examples.take(corpus(), [5, 2, 0, 7, 1, 6, 4, 3])) == one
     alone = [u if u != ("z", 8.0) else ("y", 8.0) for u in UNITS]
-    assert prepare.fisher_tracks_print(corpus(units=alone)) != one
+    assert information.fisher_tracks_print(corpus(units=alone)) != one
     decoys = [u if u != ("d", 4.0) else ("d too", 4.0) for u in UNITS]
-    assert prepare.fisher_tracks_print(corpus(units=decoys)) == one
+    assert information.fisher_tracks_print(corpus(units=decoys)) == one
 
 
 @pytest.mark.parametrize("weights", [[1.0], [1.0, 0.0], [1.0, -1.0], [1.0, np.nan]])

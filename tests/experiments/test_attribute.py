@@ -5,6 +5,7 @@ import json
 import math
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -245,14 +246,14 @@ def test_what_is_not_finite_during_the_run_is_named_and_the_rest_goes_on(made, t
     assert "1 tracks without a score" in said.out
 
 
-def command(config):
-    flags = arrays_card.arguments(config)
+def command(config, *more):
+    flags = [*arrays_card.arguments(config), *more]
     return [sys.executable, "-m", "experiments.attribute", "--config=configs/arrays.py", *flags]
 
 
-def started(config):
+def started(config, *more):
     return subprocess.Popen(
-        command(config),
+        command(config, *more),
         cwd=arrays_card.ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -289,3 +290,36 @@ def test_a_killed_process_goes_on_to_the_same_bytes(made, tmp_path):
     assert f"wrote {tmp_path / 'cut' / 'summary.json'}" in out.splitlines()[-1]
     begun = 100 * (1 - len(partly) / arrays_card.TRACKS)
     assert f"linearised sweep: {begun:3.0f}%" in err
+
+
+@pytest.mark.slow
+def test_two_processes_write_the_tables_of_one(made, tmp_path):
+    cache = arrays_card.ROOT / ".jax_cache" / "entry"
+
+    def card(name):
+        return arrays_card.folders(tmp_path / name, made[0], cache=str(cache))
+
+    alone = started(card("alone"))
+    assert alone.wait(300) == 0, alone.stderr.read()
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    both = [
+        started(
+            card("both"),
+            f"--config.hosts.coordinator=127.0.0.1:{port}",
+            "--config.hosts.count=2",
+            f"--config.hosts.index={i}",
+        )
+        for i in range(2)
+    ]
+    for process in both:
+        assert process.wait(300) == 0, process.stderr.read()
+    assert "2 processes" in both[0].stdout.read()
+    assert both[1].stdout.read() == ""  # process 0 speaks for all
+    folders = [query_folders(tmp_path / name) for name in ("alone", "both")]
+    for one, two in zip(*folders, strict=True):
+        assert (one / "scores.csv").read_bytes() == (two / "scores.csv").read_bytes()
+    for index in range(2):
+        status = json.loads((tmp_path / "both" / "status" / f"{index:05d}.json").read_text())
+        assert status["process"] == index

@@ -1,0 +1,61 @@
+"""A small file for each process that says how far it is, for people and schedulers."""
+
+import json
+import time
+from pathlib import Path
+
+from experiments.progress import Progress
+from tda_jax.artifact import whole_file
+from tda_jax.hosts import Hosts
+
+_OFTEN = 5.0  # seconds between two writings within a stage
+
+
+class Status:
+    """Progress that is kept in a file, and passed on.
+
+        FOLDER/00000.json   {"process", "stage", "done", "total", "seconds", "updated"}
+
+    `done` of `total` is of this process's share of a stage, `seconds` since that stage began here,
+    `updated` when the file was written, in seconds since 1970. Process 0 passes on the sums over
+    all processes that are at its stage; the others pass nothing on.
+    """
+
+    def __init__(self, progress: Progress, folder: Path, among: Hosts) -> None:
+        self._progress, self._folder, self._among = progress, folder, among
+        self._stage, self._began, self._written = "", 0.0, 0.0
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Writes the file where a stage begins or ends, and now and then between."""
+        now = time.monotonic()
+        if stage != self._stage:
+            self._stage, self._began = stage, now
+        elif now - self._written < _OFTEN and done < total:
+            return
+        self._written = now
+        self._write(stage, done, total, now - self._began)
+        if self._among.first:
+            self._progress(stage, *self._sums(stage, done, total))
+
+    def _write(self, stage: str, done: int, total: int, seconds: float) -> None:
+        content = {
+            "process": self._among.index,
+            "stage": stage,
+            "done": done,
+            "total": total,
+            "seconds": round(seconds, 1),
+            "updated": round(time.time(), 1),
+        }
+        with whole_file(self._path(self._among.index)) as part:
+            part.write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+    def _sums(self, stage: str, done: int, total: int) -> tuple[int, int]:
+        for index in range(1, self._among.count):
+            path = self._path(index)
+            other = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            if other.get("stage") == stage:
+                done, total = done + other["done"], total + other["total"]
+        return done, total
+
+    def _path(self, index: int) -> Path:
+        return self._folder / f"{index:05d}.json"

@@ -1,0 +1,122 @@
+"""Several processes that share one job: which of them this is, its share, and where all meet.
+
+The only module that names `jax.distributed`. Processes share nothing but the folder of their
+results: each computes a range of what there is to compute, and no collective runs between them.
+What a process computes depends on neither its index nor their number, so a job that was begun by
+many may be finished by few.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from typing import NamedTuple, NoReturn, TypeVar
+
+import jax
+from orbax.checkpoint import multihost
+
+from tda_jax.errors import InputError
+
+_HEARTBEAT = 60  # seconds without a sign of life, after which the others of a process end
+_PATIENCE = 30 * 24 * 3600 * 1000  # milliseconds at a meeting point: as long as a job may take
+
+Result = TypeVar("Result")
+
+
+class Hosts(NamedTuple):
+    """This process among those of a job.
+
+    Attributes:
+        index: 0 .. count-1. Process 0 creates what all share, and writes tables.
+        count: of processes.
+    """
+
+    index: int = 0
+    count: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is process 0."""
+        return self.index == 0
+
+
+ALONE = Hosts()
+
+
+def join(coordinator: str = "", count: int = 0, index: int = -1) -> Hosts:
+    """Joins the other processes of a job, before any other use of JAX; waits until all are there.
+
+    Args:
+        coordinator: "host:port" of process 0; "auto" for what the cluster says (a TPU pod slice,
+            SLURM, Open MPI, Kubernetes), "" for a process alone.
+        count: of processes; 0 where the cluster says it.
+        index: of this process; -1 where the cluster says it.
+
+    Raises:
+        InputError: the numbers do not go together, or the others are not to be found.
+    """
+    if not coordinator:
+        if count > 1 or index > 0:
+            raise InputError(
+                f"{count} processes, this one {index}, but no coordinator; give the host and port "
+                "of process 0, or auto on a cluster that JAX knows"
+            )
+        return ALONE
+    named = coordinator != "auto"
+    if named and not 0 <= index < count:
+        raise InputError(
+            f"coordinator {coordinator!r}, {count} processes, this one {index}; give how many "
+            "there are, and the index of each from 0"
+        )
+    try:
+        jax.distributed.initialize(
+            coordinator if named else None,
+            count or None,
+            index if index >= 0 else None,
+            heartbeat_timeout_seconds=_HEARTBEAT,
+            shutdown_timeout_seconds=_HEARTBEAT,  # for the others, once this one has ended
+        )
+    except (ValueError, RuntimeError) as error:
+        raise InputError(
+            f"coordinator {coordinator!r}: the processes cannot join ({error}). Start all of them, "
+            "give a port that is free on the host of process 0, or, with auto, run on a cluster "
+            "that JAX knows"
+        ) from error
+    return Hosts(jax.process_index(), jax.process_count())
+
+
+def share(hosts: Hosts, total: int) -> range:
+    """The range of 0 .. total-1 that is this process's; sizes of ranges differ by one at most."""
+    return range(total * hosts.index // hosts.count, total * (hosts.index + 1) // hosts.count)
+
+
+def meet(hosts: Hosts, name: str) -> None:
+    """Waits until every process has come here.
+
+    Where one has ended without coming, the others end with an error, a minute or so later.
+
+    Args:
+        hosts: all that meet.
+        name: of the meeting point; the same one may come again.
+    """
+    if hosts.count > 1:
+        multihost.get_barrier_sync_fn()(key=name, timeout_ms=_PATIENCE)
+
+
+def leave(status: int) -> NoReturn:
+    """Ends this process at once where there are others, which then end, too; else as any exit.
+
+    A usual exit would wait for the others, who wait for this one.
+    """
+    if jax.distributed.is_initialized():
+        sys.stderr.flush()
+        sys.stdout.flush()
+        os._exit(status)
+    raise SystemExit(status)
+
+
+def first_then_all(hosts: Hosts, name: str, make: Callable[[], Result]) -> Result:
+    """Lets process 0 make something that the others then find there."""
+    if hosts.first:
+        made = make()
+    meet(hosts, name)
+    return made if hosts.first else make()

@@ -63,11 +63,11 @@ def files(bank):
 def test_a_killed_run_goes_on_and_gives_the_same(filled, members, wanted, tmp_path, monkeypatch):
     train, trained = many.train, []
 
-    def until_killed(trainer, jobs, callback=None):
+    def until_killed(trainer, jobs, *more):
         if len(trained) == 2:
             raise KeyboardInterrupt
         trained.extend(jobs)
-        return train(trainer, jobs, callback)
+        return train(trainer, jobs, *more)
 
     monkeypatch.setattr(many, "train", until_killed)
     bank = opened(tmp_path, members)
@@ -160,3 +160,24 @@ def test_what_a_model_did_not_see_it_knows_less(filled, members, tmp_path):
     used, draws = devices.local_devices(1), keys.Draws(8, 10)
     lost = outcomes.losses(bank, NETWORK, 300, query, both, draws, used, 80, silent)
     assert lost[1, 0] > lost[0, 0]
+
+
+def test_a_model_that_is_asked_early_is_trained_no_further_and_the_same(
+    filled, members, wanted, tmp_path
+):
+    bank, one = opened(tmp_path, members), wanted[1]
+    told = []
+    banks.fill(bank, [one], lambda *g: told.append(g), 2)
+    assert told[-1] == ("retraining", 2, 2)
+    early, whole = (tree.flatten(banks.parameters(b, one, 2)) for b in (bank, filled))
+    for path, leaf in whole.items():
+        np.testing.assert_array_equal(early[path], leaf)
+    with pytest.raises(InputError, match="no such file"):
+        banks.parameters(bank, one, 5)
+    banks.fill(bank, [one], silent, 2)
+    assert len(files(bank)) == 1
+    banks.fill(bank, [one], silent)
+    assert len(files(bank)) == 2
+    banks.parameters(bank, one, 5)
+    with pytest.raises(InputError, match=r"until = 3 updates; give one of \(2, 5\)"):
+        banks.fill(bank, [wanted[2]], silent, 3)

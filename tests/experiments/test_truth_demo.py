@@ -12,7 +12,7 @@ from tests.experiments import demo_card
 from tests.experiments.cards import card
 from tests.experiments.test_truth import few_ways
 
-pytestmark = pytest.mark.slow  # minutes of compiling; `.ci/run` runs it
+pytestmark = pytest.mark.slow  # minutes of compiling
 
 SHRUNK = {
     "levels": (6,),

@@ -7,6 +7,7 @@ Command: python -m experiments.attribute --config=configs/arrays.py
         --config.corpus=FOLDER --config.queries=FOLDER --config.corpus_size=N --config.workdir=DIR
     where FOLDERs are a diffusers pipeline, and datasets, or latents and conditions by id
     (tda_jax/corpus/dataset.py and arrays.py say how they lie).
+    With --plan it says beforehand what that takes: draws, FLOPs, memory, hours, bytes on disk.
 Time: the default, with nothing compiled before, takes 4.2 minutes on 2 cores, 9 seconds the second
     time. For your own, lines before the work
     say how many passes through the network it takes, and how much memory.
@@ -27,6 +28,7 @@ def get_config() -> ConfigDict:
     config.query_ids = ""  # ids of tracks of the corpus: "a,b", or a JSON list
     config.layout = "HWC"  # of the latents: HWC or CHW
     config.workdir = "attribution"  # results; what is there is not computed again
+    config.plan = False  # say what the run takes, by a probe of a batch of each stage; no more
     config.cache = ""  # compiled programs and converted weights; programs else in workdir
     _model(config)
     _scores(config)

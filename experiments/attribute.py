@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from experiments import attribute_inputs as inputs
 from experiments import attribute_outputs as outputs
-from experiments import cards, synthetic_default
+from experiments import attribute_plan, cards, synthetic_default
 from experiments.progress import Bars, Clock, Progress
 from experiments.status import Status
 from tda_jax import hosts
@@ -24,6 +24,7 @@ from tda_jax.attribution.contract import Model
 from tda_jax.attribution.plan import Stage, plan
 from tda_jax.attribution.prepare import silent
 from tda_jax.attribution.table import Table, tables
+from tda_jax.attribution.workdir import job_of
 from tda_jax.baselines.likeness import likeness
 from tda_jax.errors import InputError
 from tda_jax.evaluation.synthetic import query_ids
@@ -59,7 +60,9 @@ def run(
         )
     else:
         model, given = _read(config, among)
-    stages = _announced(model, given, clock) if among.first else {}
+    stages = _announced(model, given, clock) if among.first or config.plan else {}
+    if config.plan:
+        return _plan(model, given, stages, workdir)
     found = by_unlearning.run(
         model, given.corpus, given.queries, given.settings, given.compute, workdir, clock
     )
@@ -93,6 +96,17 @@ def _announced(model: Model, given: inputs.Inputs, clock: Clock) -> dict[str, St
     clock("predicting memory", 1, 1)
     print(outputs.describe(given, stages), flush=True)
     return stages
+
+
+def _plan(model: Model, given: inputs.Inputs, stages: dict[str, Stage], workdir: Path) -> Result:
+    """Says what the run would take; computes nothing of it."""
+    job = job_of(model, given.corpus, given.settings, given.compute, workdir)
+    found = attribute_plan.costs(model, given, stages, job)
+    if given.compute.hosts.first:
+        print(attribute_plan.describe(found, given, job))
+        content = attribute_plan.as_json(found, given, job)
+        print(f"wrote {outputs.write_summary(workdir, content, 'plan.json')}")
+    return Result({}, {})
 
 
 def _read(config: ConfigDict, among: hosts.Hosts) -> tuple[Model, inputs.Inputs]:
@@ -150,4 +164,4 @@ def main(config: ConfigDict) -> None:
 
 
 if __name__ == "__main__":
-    cards.start(main, "configs/arrays.py")
+    cards.start(main, "configs/arrays.py", {"plan": "config.plan"})

@@ -12,11 +12,12 @@ from experiments.attribute_inputs import Inputs
 from tda_jax import examples, fingerprint
 from tda_jax.artifact import whole_file
 from tda_jax.attribution import calibration, summary
-from tda_jax.attribution.by_unlearning import Run, query_folder
+from tda_jax.attribution.by_unlearning import Run
 from tda_jax.attribution.contract import Model
 from tda_jax.attribution.plan import Stage
 from tda_jax.attribution.table import Table, frame_rises
 from tda_jax.attribution.units import Tracks, counts, outline, rows_of
+from tda_jax.attribution.workdir import query_folder
 from tda_jax.examples import Corpus
 from tda_jax.export import Columns, with_metadata, write_csv, write_parquet
 from tda_jax.report import figures
@@ -39,7 +40,7 @@ def describe(inputs: Inputs, stages: Mapping[str, Stage]) -> str:
         * (inputs.compute.hosts.count > 1)
     ]
     for name, stage in stages.items():
-        needs = "" if stage.bytes is None else f", {_size(stage.bytes)} on each device"
+        needs = "" if stage.bytes is None else f", {size(stage.bytes)} on each device"
         lines.append(f"  {name:<24} {stage.pairs:>12,} draws{needs}")
     return "\n".join(lines)
 
@@ -186,7 +187,8 @@ def _decoy_match(corpus: Corpus, tracks: Tracks, tables: Mapping[str, Table]) ->
     }
 
 
-def _size(count: int) -> str:
+def size(count: int) -> str:
+    """Bytes in words."""
     return f"{count / _GIB:.2f} GiB" if count >= _GIB else f"{count / _MIB:.0f} MiB"
 
 

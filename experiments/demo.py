@@ -20,7 +20,7 @@ from experiments.attribute_outputs import write_summary
 from experiments.progress import Bars, Progress, added
 from tda_jax import fingerprint
 from tda_jax.artifact import claim
-from tda_jax.attribution.by_unlearning import query_folder
+from tda_jax.attribution.workdir import query_folder
 from tda_jax.corpus import folder
 from tda_jax.demo.design import refuse_works
 from tda_jax.demo.music import make_music, read_provenance

@@ -13,7 +13,7 @@ from configs.demo import get_config as demo_config
 from experiments.demo import run as run_demo
 from experiments.progress import Progress
 from experiments.train import sizes_of
-from tda_jax.attribution.by_unlearning import query_folder
+from tda_jax.attribution.workdir import query_folder
 from tda_jax.corpus import dataset
 from tda_jax.corpus.arrays import read_log_mels, read_queries
 from tda_jax.demo.music import read_provenance

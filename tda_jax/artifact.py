@@ -62,10 +62,7 @@ def load(path: Path, made_of: Mapping[str, Any]) -> tuple[dict[str, np.ndarray],
         InputError: there is no such file; it was made from something else (the message says which
             entries differ, and shows both); it is damaged, cut off or no artifact.
     """
-    head = _head(path)
-    there = json.loads(head["made_of"])
-    remedy = "Give another path, or delete the file to make it again"
-    fingerprint.refuse_other(str(path), there, fingerprint.plain(made_of, "made_of"), remedy)
+    head = refuse_other(path, made_of)
     try:
         arrays = load_file(path)
     except (SafetensorError, OSError) as error:
@@ -73,6 +70,23 @@ def load(path: Path, made_of: Mapping[str, Any]) -> tuple[dict[str, np.ndarray],
     if _sum(head, arrays) != head["sha256"]:
         raise InputError(f"{path}: damaged, it does not hold what was written. {_AGAIN}")
     return arrays, json.loads(head["notes"])
+
+
+def refuse_other(path: Path, made_of: Mapping[str, Any]) -> dict[str, str]:
+    """Refuses an artifact that was not made from what is named; no array is read.
+
+    Returns:
+        Its header.
+
+    Raises:
+        InputError: there is no such file; it was made from something else (the message says which
+            entries differ, and shows both); it is cut off or no artifact.
+    """
+    head = _head(path)
+    there = json.loads(head["made_of"])
+    remedy = "Give another path, or delete the file to make it again"
+    fingerprint.refuse_other(str(path), there, fingerprint.plain(made_of, "made_of"), remedy)
+    return head
 
 
 def describe(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

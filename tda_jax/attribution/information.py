@@ -148,6 +148,23 @@ def fisher_information(
     return artifact.load(path, source)
 
 
+def rows_left(
+    corpus: examples.Corpus, settings: Settings, path: Path, source: Mapping[str, Any]
+) -> int:
+    """How many rows are in no part of the sum yet; arguments as of `fisher_information`.
+
+    Raises:
+        InputError: a part, or the artifact, is of something else or damaged.
+    """
+    if path.exists():
+        artifact.refuse_other(path, source)
+        return 0
+    blocks = blocks_of(len(fisher_rows(corpus, settings).rows))
+    parts = _parts(path.with_suffix(".parts"), source).values()
+    seen = {b for part in parts for b in part.blocks}
+    return sum(len(rows) for b, rows in enumerate(blocks) if b not in seen)
+
+
 def blocks_of(n: int) -> list[range]:
     """The blocks of n rows, which depend on n alone."""
     size = max(_LEAST, -(-n // _BLOCKS))

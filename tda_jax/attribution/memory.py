@@ -1,4 +1,4 @@
-"""How much memory a pass takes on each device: from its compiled program, before it runs."""
+"""What a pass takes on each device, from its compiled program, before it runs: memory and FLOPs."""
 
 from typing import Any, NamedTuple
 
@@ -14,17 +14,19 @@ from tda_jax.examples import Example
 
 
 class Need(NamedTuple):
-    """Bytes on each device.
+    """Bytes on each device, and operations.
 
     Attributes:
         arguments: parameters, directions, sums and one batch of rows.
         results: of one batch, without those that take the place of an argument.
         scratch: what the program needs while it runs.
+        flops: floating-point operations of one batch on one device, as the compiler counts them.
     """
 
     arguments: int
     results: int
     scratch: int
+    flops: float
 
     @property
     def peak(self) -> int:
@@ -112,9 +114,11 @@ def _shape(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
 
 
 def _need(mapped: devices.RowMap, *arguments: Any) -> Need:
-    stats = mapped.step.lower(*arguments).compile().memory_analysis()
+    compiled = mapped.step.lower(*arguments).compile()
+    stats, costs = compiled.memory_analysis(), compiled.cost_analysis() or {}
     return Need(
         stats.argument_size_in_bytes,
         stats.output_size_in_bytes - stats.alias_size_in_bytes,
         stats.temp_size_in_bytes,
+        float(costs.get("flops", 0.0)),
     )

@@ -1,4 +1,4 @@
-"""What a run will take, before it starts: passes through the network, and memory."""
+"""What a run will take, before it starts: passes through the network, FLOPs and memory."""
 
 from typing import Any, NamedTuple
 
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from tda_jax import params as tree
 from tda_jax.attribution import fisher, information, linearised, memory, sweep
 from tda_jax.attribution.contract import Model, split_group
+from tda_jax.attribution.rows import Layout
 from tda_jax.attribution.settings import Compute, Settings
 from tda_jax.examples import Corpus
 
@@ -19,10 +20,19 @@ class Stage(NamedTuple):
         pairs: (row, draw) pairs, or for a query's gradient its draws: one pass through the
             network each, of what is not there yet all of them.
         bytes: peak memory of each device, from the compiled program; None if not asked for.
+        flops: of a pair, likewise.
     """
 
     pairs: int
     bytes: int | None = None
+    flops: float | None = None
+
+
+class _Need(NamedTuple):
+    """Peak bytes of each device, and FLOPs of a pair."""
+
+    bytes: int
+    flops: float
 
 
 def plan(
@@ -43,25 +53,26 @@ def plan(
     n, q = len(corpus.ids), len(queries.ids)
     parts = [_shapes(part) for part in split_group(model, settings.group)]
     weighed = used.weights is not None
-    of_fisher = _fisher_bytes(model, *parts, corpus, settings, compute, weighed)
+    of_fisher = _fisher_need(model, *parts, corpus, settings, compute, weighed)
     stages = {
-        "Fisher information": Stage(len(used.rows) * settings.fisher_draws, of_fisher),
+        "Fisher information": Stage(len(used.rows) * settings.fisher_draws, *of_fisher),
         "query gradients": Stage(q * settings.query_draws * settings.steps),
         "query calibration": Stage(q * settings.draws.count),
     }
     swept = n * settings.draws.count
     if settings.method == "linearised":
         passes = -(-q // compute.queries_per_pass)
-        of_sweep = _linearised_bytes(model, *parts, corpus, settings, compute)
-        return stages | {"linearised sweep": Stage(swept * passes, of_sweep)}
-    of_sweep = _exact_bytes(model, *parts, corpus, settings, compute)
+        of_sweep = _linearised_need(model, *parts, corpus, settings, compute)
+        return stages | {"linearised sweep": Stage(swept * passes, *of_sweep)}
+    of_sweep = _exact_need(model, *parts, corpus, settings, compute)
     steps = min(q, compute.queries_per_pass)  # displacements that lie on a device at once
-    of_sweep += (steps - 1) * sum(x.size * x.dtype.itemsize for x in parts[0].values())
-    after = Stage(swept * q, of_sweep)
-    return stages | {"losses before": Stage(swept), "losses after unlearning": after}
+    more = (steps - 1) * sum(x.size * x.dtype.itemsize for x in parts[0].values())
+    after = Stage(swept * q, of_sweep.bytes + more, of_sweep.flops)
+    before = Stage(swept, flops=of_sweep.flops)
+    return stages | {"losses before": before, "losses after unlearning": after}
 
 
-def _fisher_bytes(
+def _fisher_need(
     model: Model,
     moved: tree.Flat,
     rest: tree.Flat,
@@ -69,21 +80,22 @@ def _fisher_bytes(
     settings: Settings,
     compute: Compute,
     weighed: bool,
-) -> int:
+) -> _Need:
     made = fisher.make_fisher(
         model, settings.fisher_draws, settings.seed, compute.fisher_batch, compute.devices
     )
-    return memory.of_fisher(made, (moved, rest, made.key), moved, corpus.examples, weighed).peak
+    need = memory.of_fisher(made, (moved, rest, made.key), moved, corpus.examples, weighed)
+    return _Need(need.peak, need.flops / _pairs(made.layout))
 
 
-def _linearised_bytes(
+def _linearised_need(
     model: Model,
     moved: tree.Flat,
     rest: tree.Flat,
     corpus: Corpus,
     settings: Settings,
     compute: Compute,
-) -> int:
+) -> _Need:
     queries, blocks = compute.queries_per_pass, settings.blocks
     made = linearised.make_linearised(
         model,
@@ -95,17 +107,18 @@ def _linearised_bytes(
         curved=settings.second_order,
     )
     placed = (_shapes(moved, made.dtype), _shapes(rest, made.dtype), made.key)
-    return memory.of_linearised(made, placed, moved, queries, blocks, corpus.examples).peak
+    need = memory.of_linearised(made, placed, moved, queries, blocks, corpus.examples)
+    return _Need(need.peak, need.flops / _pairs(made.layout))
 
 
-def _exact_bytes(
+def _exact_need(
     model: Model,
     moved: tree.Flat,
     rest: tree.Flat,
     corpus: Corpus,
     settings: Settings,
     compute: Compute,
-) -> int:
+) -> _Need:
     made = sweep.make_sweep(
         model,
         settings.draws,
@@ -114,7 +127,13 @@ def _exact_bytes(
         compute.devices,
         frames=settings.frames,
     )
-    return memory.of_sweep(made, (moved, rest, made.root), moved, corpus.examples).peak
+    need = memory.of_sweep(made, (moved, rest, made.root), moved, corpus.examples)
+    return _Need(need.peak, need.flops / _pairs(made.layout))
+
+
+def _pairs(laid: Layout) -> int:
+    """(row, draw) pairs of one batch on one device."""
+    return laid.per_row * laid.rows
 
 
 def _shapes(flat: tree.Flat, dtype: Any = None) -> tree.Flat:

@@ -7,9 +7,9 @@ import numpy as np
 import soundfile
 
 from tda_jax.attribution import calibration, summary
-from tda_jax.attribution.by_unlearning import query_folder
 from tda_jax.attribution.directions import Calibration
 from tda_jax.attribution.table import Table
+from tda_jax.attribution.workdir import query_folder
 from tda_jax.evaluation.ranking import ranks
 from tda_jax.export import with_metadata, write_parquet
 from tests.experiments import cards

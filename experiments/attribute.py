@@ -8,6 +8,7 @@ processes share the work where each is started with --config.hosts (see the card
 """
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,6 +69,7 @@ def run(
     )
     if not among.first:
         hosts.meet(among, "tables written")
+        _refuse_nothing(found.sweeps, workdir / "summary.json")
         return Result({}, {})
     alike = likeness(given.queries, given.corpus, given.tracks, given.heard)
     by_query = tables(found, given.corpus, given.settings)
@@ -106,6 +108,7 @@ def _plan(model: Model, given: inputs.Inputs, stages: dict[str, Stage], workdir:
         print(attribute_plan.describe(found, given, job))
         content = attribute_plan.as_json(found, given, job)
         print(f"wrote {outputs.write_summary(workdir, content, 'plan.json')}")
+    hosts.meet(given.compute.hosts, "planned")
     return Result({}, {})
 
 
@@ -147,12 +150,16 @@ def _say(content: dict[str, Any], by_query: dict[str, Table], path: Path) -> Non
             print(f"  area under the curve: {aucs}")
     for skipped in content["skipped_queries"]:
         cards.warn(f"skipped query {skipped['id']!r}: {skipped['reason']}")
-    if not by_query:
-        raise InputError(f"no query could be unlearned; {path} says why")
+    _refuse_nothing(by_query, path)
     print(
         f"wrote {path} and, for each of {len(by_query)} queries, scores.csv, scores.parquet, "
         f"distribution.png and top.png in {path.parent / 'queries'}/"
     )
+
+
+def _refuse_nothing(found: Mapping[str, Any], path: Path) -> None:
+    if not found:
+        raise InputError(f"no query could be unlearned; {path} says why")
 
 
 def main(config: ConfigDict) -> None:
@@ -160,7 +167,8 @@ def main(config: ConfigDict) -> None:
     among = cards.hosts_of(config)
     cards.keep_compiled(Path(config.cache or Path(config.workdir) / "cache"))
     with Bars() as bars:
-        run(config, Status(bars, Path(config.workdir) / "status", among), among)
+        kept = bars if config.plan else Status(bars, Path(config.workdir) / "status", among)
+        run(config, kept, among)
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ class Bars:
             # What was there before this run started counts as done, but not in the rate.
             unit = f" {_unit(stage)}"
             self._bar = tqdm(desc=stage, total=total, initial=done, unit=unit, dynamic_ncols=True)
+        self._bar.total = total  # of several processes it grows as they come to the stage
         self._bar.update(done - self._bar.n)
         if done >= total:
             self.close()

@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from experiments.progress import Progress
@@ -24,6 +25,7 @@ class Status:
     def __init__(self, progress: Progress, folder: Path, among: Hosts) -> None:
         self._progress, self._folder, self._among = progress, folder, among
         self._stage, self._began, self._written = "", 0.0, 0.0
+        self._path(among.index).unlink(missing_ok=True)  # of an earlier run
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Writes the file where a stage begins or ends, and now and then between."""
@@ -51,10 +53,10 @@ class Status:
 
     def _sums(self, stage: str, done: int, total: int) -> tuple[int, int]:
         for index in range(1, self._among.count):
-            path = self._path(index)
-            other = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-            if other.get("stage") == stage:
-                done, total = done + other["done"], total + other["total"]
+            with suppress(OSError, ValueError):  # it is not there yet, or being replaced
+                other = json.loads(self._path(index).read_text(encoding="utf-8"))
+                if other["stage"] == stage:
+                    done, total = done + other["done"], total + other["total"]
         return done, total
 
     def _path(self, index: int) -> Path:

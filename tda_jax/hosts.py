@@ -1,9 +1,9 @@
 """Several processes that share one job: which of them this is, its share, and where all meet.
 
 The only module that names `jax.distributed`. Processes share nothing but the folder of their
-results: each computes a range of what there is to compute, and no collective runs between them.
-What a process computes depends on neither its index nor their number, so a job that was begun by
-many may be finished by few.
+results: each computes a range of what there is to compute, and no collective runs between them. A
+value depends neither on the process that computes it nor on their number, so a job that was begun
+by many may be finished by few.
 """
 
 import os
@@ -17,7 +17,7 @@ from orbax.checkpoint import multihost
 from tda_jax.errors import InputError
 
 _HEARTBEAT = 60  # seconds without a sign of life, after which the others of a process end
-_PATIENCE = 30 * 24 * 3600 * 1000  # milliseconds at a meeting point: as long as a job may take
+_PATIENCE = 30 * 24 * 3600  # seconds at a meeting point: as long as a job may take
 
 Result = TypeVar("Result")
 
@@ -89,17 +89,28 @@ def share(hosts: Hosts, total: int) -> range:
     return range(total * hosts.index // hosts.count, total * (hosts.index + 1) // hosts.count)
 
 
-def meet(hosts: Hosts, name: str) -> None:
+def meet(hosts: Hosts, name: str, patience: float = _PATIENCE) -> None:
     """Waits until every process has come here.
-
-    Where one has ended without coming, the others end with an error, a minute or so later.
 
     Args:
         hosts: all that meet.
         name: of the meeting point; the same one may come again.
+        patience: seconds.
+
+    Raises:
+        InputError: another process has ended without coming, a minute or so later; or not all came
+            in time.
     """
-    if hosts.count > 1:
-        multihost.get_barrier_sync_fn()(key=name, timeout_ms=_PATIENCE)
+    if hosts.count == 1:
+        return
+    try:
+        multihost.get_barrier_sync_fn()(key=name, timeout_ms=round(patience * 1000))
+    except jax.errors.JaxRuntimeError as error:
+        raise InputError(
+            f"process {hosts.index} of {hosts.count}, at {name!r}: another one has ended, or was "
+            f"started with another card ({str(error).splitlines()[0]}). Start all of them again "
+            "with one card; what is done is kept"
+        ) from error
 
 
 def leave(status: int) -> NoReturn:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tda_jax import devices, examples, hosts, store
+from tda_jax import devices, examples, fingerprint, hosts, store
 from tda_jax import params as tree
 from tda_jax.attribution import (
     directions,
@@ -44,6 +44,8 @@ from tda_jax.attribution.workdir import (
     query_folder,
     step_source,
 )
+
+_PATIENCE = 1800.0  # seconds within which all processes have read what they are given
 
 
 class Run(NamedTuple):
@@ -104,6 +106,7 @@ def run(
     refuse(model, corpus, queries, settings)
     refuse_compute(compute)
     job = job_of(model, corpus, settings, compute, workdir)
+    hosts.meet(compute.hosts, f"job {_print(job, queries)}", _PATIENCE)
     # Placed once: all passes then share these copies.
     moved, rest = devices.replicate(split_group(model, settings.group), compute.devices)
     fisher, notes = information.fisher_information(
@@ -121,7 +124,7 @@ def run(
     for start in range(0, len(queries.ids), compute.queries_per_pass):
         some = range(start, min(start + compute.queries_per_pass, len(queries.ids)))
         asked = [examples.take(queries, [i]) for i in some]
-        progress("queries unlearned", start, len(queries.ids))
+        _tell(work, start, len(queries.ids))
         _prepare_together(work, asked)
         chosen = {}
         for query in asked:
@@ -129,13 +132,27 @@ def run(
                 chosen[query.ids[0]] = query, _unlearned(work, query)
             except unlearn.UnusableQuery as error:
                 out.skipped.append((query.ids[0], str(error)))
-        progress("queries unlearned", some.stop, len(queries.ids))
+        _tell(work, some.stop, len(queries.ids))
         one_pass = _linear_pass if settings.method == "linearised" else _exact_pass
         out.sweeps.update(one_pass(work, chosen) if chosen else {})
         found = {name: (d.calibration, d.rate) for name, (_, d) in chosen.items()}
         out.directions.update(found)
     hosts.meet(compute.hosts, "all queries swept")
     return out
+
+
+def _print(job: Job, queries: examples.Corpus) -> str:
+    """What must be the same in every process, so that all do the same steps."""
+    sizes = {n: getattr(job.compute, n) for n in ("queries_per_pass", "chunk")}
+    return fingerprint.of_text(
+        repr((job.settings, sizes, job.model.fingerprint, job.corpus_print, str(job.workdir))),
+        *queries.ids,
+    )
+
+
+def _tell(work: _Work, done: int, total: int) -> None:
+    """Progress of queries, which all processes go through together and process 0 counts."""
+    work.progress("queries unlearned", *((done, total) if work.job.compute.hosts.first else (0, 0)))
 
 
 def own_rows(corpus: examples.Corpus, queries: examples.Corpus) -> dict[str, int]:

@@ -84,7 +84,7 @@ def calibrate(
         means = {name: float(x) for name, x in found.items()}
         raise unlearn.UnusableQuery(
             f"query {query.ids[0]!r}: its response {means} to its direction is not finite; "
-            "raise the damping"
+            "raise the damping, in another workdir"
         )
     return Calibration(**{name: float(x) for name, x in found.items()})
 

@@ -2,14 +2,17 @@
 
 The rows of a corpus are cut into blocks that depend on their number alone. Each block is summed on
 the devices from zero; sums of blocks are added in float64, where sums of so few float32 numbers of
-like size are exact. So neither the number of processes nor a kill changes a bit of the result.
+like size are exact. So neither the number of processes nor a kill changes a bit of the result. (Of
+parameters in float64 it may change the last one.)
 
-    FOLDER.parts/INDEX.safetensors   what process INDEX has summed so far, kept after every block
-    FOLDER.safetensors               the Fisher information
+    NAME.parts/INDEX.safetensors   what process INDEX has summed so far
+    NAME.safetensors               the Fisher information
 """
 
 import math
-from collections.abc import Mapping
+import shutil
+import time
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,9 +26,11 @@ from tda_jax.attribution import fisher, units
 from tda_jax.attribution.contract import Model, split_group
 from tda_jax.attribution.prepare import Progress, silent
 from tda_jax.attribution.settings import Compute, Settings
+from tda_jax.errors import InputError
 
 STAGE = "Fisher information"
 _BLOCKS, _LEAST = 256, 16  # blocks at most; rows in one at least
+_WAIT = 10.0  # a part is kept again after this many times as long as keeping it took
 
 
 class FisherRows(NamedTuple):
@@ -133,18 +138,18 @@ def fisher_information(
     """
     folder = path.with_suffix(".parts")
     there = path.exists()
-    found = _parts(folder, source) if not there else {}
+    seen = set() if there else _blocks_in(folder, source)
     hosts.meet(compute.hosts, "parts of the Fisher information seen")  # and none is written before
     if not there:
         chosen = fisher_rows(corpus, settings)
-        _sum_blocks(model, corpus, settings, compute, folder, source, chosen, found, progress)
+        _sum_blocks(model, corpus, settings, compute, folder, source, chosen, seen, progress)
     hosts.meet(compute.hosts, "Fisher information summed")
     if compute.hosts.first and not there:
         moved, _ = split_group(model, settings.group)
-        _save(moved, chosen, list(_parts(folder, source).values()), path, source)
+        _save(moved, chosen, folder, path, source)
     hosts.meet(compute.hosts, "Fisher information kept")
     if compute.hosts.first:
-        _remove(folder)
+        shutil.rmtree(folder, ignore_errors=True)  # with what a kill left of a part
     return artifact.load(path, source)
 
 
@@ -160,8 +165,7 @@ def rows_left(
         artifact.refuse_other(path, source)
         return 0
     blocks = blocks_of(len(fisher_rows(corpus, settings).rows))
-    parts = _parts(path.with_suffix(".parts"), source).values()
-    seen = {b for part in parts for b in part.blocks}
+    seen = _blocks_in(path.with_suffix(".parts"), source)
     return sum(len(rows) for b, rows in enumerate(blocks) if b not in seen)
 
 
@@ -179,10 +183,10 @@ def _sum_blocks(
     folder: Path,
     source: Mapping[str, Any],
     chosen: FisherRows,
-    found: Mapping[str, _Part],
+    seen: Collection[int],
     progress: Progress,
 ) -> None:
-    """Adds this process's share of the blocks that no part has, and keeps each."""
+    """Adds this process's share of the blocks that no part has to its own part."""
     used = examples.take(corpus, chosen.rows)
     # `query_frames` in a track's metadata count for queries alone.
     data = used.examples if settings.mask_unlearn else examples.unmasked(used.examples)
@@ -191,20 +195,24 @@ def _sum_blocks(
         model, settings.fisher_draws, settings.seed, compute.fisher_batch, compute.devices
     )
     placed = fisher.place(made, moved, rest)
-    blocks, seen = blocks_of(len(used.ids)), {b for part in found.values() for b in part.blocks}
+    blocks = blocks_of(len(used.ids))
     lacking = [b for b in range(len(blocks)) if b not in seen]
     mine = [lacking[i] for i in hosts.share(compute.hosts, len(lacking))]
-    name = f"{compute.hosts.index:05d}"
-    part = found.get(name, _nothing(moved))
+    path = folder / f"{compute.hosts.index:05d}.safetensors"
+    part = _read(path, source) if path.exists() else _nothing(moved)
     total = sum(len(blocks[b]) for b in (*part.blocks, *mine))
     done = total - sum(len(blocks[b]) for b in mine)
     progress(STAGE, done, total)
+    kept, took = time.monotonic(), 0.0
     for b in mine:
         rows = slice(blocks[b].start, blocks[b].stop)
         chunk, weights = jax.tree.map(lambda x, rows=rows: x[rows], (data, chosen.weights))
         one = fisher.add(made, fisher.start(made, moved), placed, chunk, used.ids[rows], weights)
-        part = _added(part, b, one)
-        _keep(folder / f"{name}.safetensors", part, source)
+        part, now = _added(part, b, one), time.monotonic()
+        if b == mine[-1] or now - kept >= _WAIT * took:
+            _keep(path, part, source)
+            kept = time.monotonic()
+            took = kept - now
         done += len(blocks[b])
         progress(STAGE, done, total)
 
@@ -230,39 +238,56 @@ def _keep(path: Path, part: _Part, source: Mapping[str, Any]) -> None:
     artifact.save(path, part.squares, source, {**lists, "count": part.count})
 
 
-def _parts(folder: Path, source: Mapping[str, Any]) -> dict[str, _Part]:
-    """The parts of all processes that there ever were, by their index."""
-    found = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        squares, notes = artifact.load(path, source)
-        lists = tuple(notes["blocks"]), tuple(notes["weights"])
-        left_out = tuple((i, d, reason) for i, d, reason in notes["left_out"])
-        found[path.stem] = _Part(squares, *lists, notes["count"], left_out)
+def _read(path: Path, source: Mapping[str, Any]) -> _Part:
+    squares, notes = artifact.load(path, source)
+    left_out = tuple((i, d, reason) for i, d, reason in notes["left_out"])
+    return _Part(squares, tuple(notes["blocks"]), tuple(notes["weights"]), notes["count"], left_out)
+
+
+def _files(folder: Path) -> list[Path]:
+    """The parts of all processes that there ever were."""
+    return sorted(folder.glob("*.safetensors"))
+
+
+def _blocks_in(folder: Path, source: Mapping[str, Any]) -> set[int]:
+    """The blocks that some part has; no array is read."""
+    found: set[int] = set()
+    for path in _files(folder):
+        artifact.refuse_other(path, source)
+        found.update(artifact.describe(path)[1]["blocks"])
     return found
 
 
 def _save(
     moved: tree.Flat,
     chosen: FisherRows,
-    parts: list[_Part],
+    folder: Path,
     path: Path,
     source: Mapping[str, Any],
 ) -> None:
-    """Adds the parts up, and keeps the Fisher information."""
-    squares = {name: sum(part.squares[name] for part in parts)[None] for name in moved}
-    count = sum(part.count for part in parts)
-    weight = math.fsum(w for part in parts for w in part.weights)  # the same in any order
-    left_out = tuple(sorted(x for part in parts for x in part.left_out))
-    mean = fisher.information(fisher.FisherSum(squares, count, weight, left_out))
+    """Adds the parts up, one in memory at a time, and keeps the Fisher information."""
+    total = _nothing(moved)
+    for file in _files(folder):
+        part = _read(file, source)
+        total = _Part(
+            {name: x + part.squares[name] for name, x in total.squares.items()},
+            *(getattr(total, n) + getattr(part, n) for n in _Part._fields[1:]),
+        )
     n = len(chosen.rows)
+    if sorted(total.blocks) != list(range(len(blocks_of(n)))):
+        raise InputError(
+            f"{folder}: its parts do not hold each of {len(blocks_of(n))} blocks once: another run "
+            "writes there, too. End it, delete the folder, and run again"
+        )
+    left_out = tuple(sorted(total.left_out))
+    mean = fisher.information(
+        fisher.FisherSum(
+            {name: x[None] for name, x in total.squares.items()},
+            total.count,
+            math.fsum(total.weights),  # the same in any order
+            left_out,
+        )
+    )
     counted = {"tracks": chosen.tracks} | ({} if n == chosen.tracks else {"units": n})
-    notes = {**counted, "draws": count, "left_out": [list(x) for x in left_out]}
+    notes = {**counted, "draws": total.count, "left_out": [list(x) for x in left_out]}
     artifact.save(path, {p: x.astype(moved[p].dtype) for p, x in mean.items()}, source, notes)
-
-
-def _remove(folder: Path) -> None:
-    """Removes the parts, once their sum is kept."""
-    for part in folder.glob("*.safetensors"):
-        part.unlink()
-    if folder.exists():
-        folder.rmdir()

@@ -59,12 +59,14 @@ def linear_pass(
     """
     data = sweep_examples(corpus, settings)
 
-    def compute(rows: slice, ids: Sequence[str]) -> list[dict[str, np.ndarray]]:
+    def compute(
+        rows: slice, ids: Sequence[str], which: Sequence[int]
+    ) -> list[dict[str, np.ndarray]]:
         some = jax.tree.map(lambda x: x[rows], data)
         got = linearised.expand(linear, placed, along, some, ids)
         each = [
             {name: x[:, q] for name, x in got._asdict().items() if x is not None and name != "loss"}
-            for q in range(len(stores))
+            for q in which
         ]
         return [{"loss": got.loss, **values} for values in each]
 
@@ -99,9 +101,11 @@ def loss_pass(
     """
     data = sweep_examples(corpus, settings)
 
-    def compute(rows: slice, ids: Sequence[str]) -> list[dict[str, np.ndarray]]:
+    def compute(
+        rows: slice, ids: Sequence[str], which: Sequence[int]
+    ) -> list[dict[str, np.ndarray]]:
         some = jax.tree.map(lambda x: x[rows], data)
-        out = [sweep.losses(swept, placed, step, some, ids) for step in moved]
+        out = [sweep.losses(swept, placed, moved[i], some, ids) for i in which]
         return [{"loss": x.draws} | ({} if x.frames is None else {"frames": x.frames}) for x in out]
 
     if lacking := _lacking(stores, among):
@@ -122,12 +126,12 @@ def _fill(
     stores: Sequence[store.Store],
     lacking: Mapping[int, Sequence[int]],
     corpus: examples.Corpus,
-    compute: Callable[[slice, Sequence[str]], list[Mapping[str, np.ndarray]]],
+    compute: Callable[[slice, Sequence[str], Sequence[int]], list[Mapping[str, np.ndarray]]],
     among: hosts.Hosts,
     stage: str,
     progress: Progress,
 ) -> None:
-    """Computes each chunk that a store misses, once for all of them, and writes it to those."""
+    """Computes each chunk for the stores that miss it, together, and writes it to those."""
     mine = hosts.share(among, store.chunks(stores[0]))
     total = sum(len(store.rows(stores[0], chunk)) for chunk in mine)
     done = total - sum(len(store.rows(stores[0], chunk)) for chunk in lacking)
@@ -135,9 +139,8 @@ def _fill(
     for chunk, which in lacking.items():
         rows = store.rows(stores[0], chunk)
         here = slice(rows.start, rows.stop)
-        values = compute(here, corpus.ids[here])
-        for i in which:
-            store.write_chunk(stores[i], chunk, values[i])
+        for i, values in zip(which, compute(here, corpus.ids[here], which), strict=True):
+            store.write_chunk(stores[i], chunk, values)
         done += len(rows)
         progress(stage, done, total)
 

@@ -21,7 +21,7 @@ from tda_jax.attribution.settings import Settings, made_of
 Progress = Callable[[str, int, int], None]
 """progress(stage, done, total), called as work goes on."""
 
-_UNUSABLE = "unusable"  # the note of an artifact that says why there is nothing
+UNUSABLE = "unusable"  # the note of an artifact that says why there is nothing
 
 
 def silent(stage: str, done: int, total: int) -> None:
@@ -67,11 +67,11 @@ def kept(
         try:
             arrays, notes = make()
         except unlearn.UnusableQuery as error:
-            arrays, notes = {}, {_UNUSABLE: str(error)}
+            arrays, notes = {}, {UNUSABLE: str(error)}
         artifact.save(path, arrays, source, notes)
     arrays, found = artifact.load(path, source)
-    if _UNUSABLE in found:
-        raise unlearn.UnusableQuery(found[_UNUSABLE])
+    if UNUSABLE in found:
+        raise unlearn.UnusableQuery(found[UNUSABLE])
     return arrays, found
 
 
@@ -153,7 +153,8 @@ def final_step(
         step = unlearn.next_step(step, u, rate)
     if not all(np.isfinite(leaf).all() for leaf in step.values()):
         raise unlearn.UnusableQuery(
-            f"query {query.ids[0]!r}: the step is not finite; raise the damping or lower the rate"
+            f"query {query.ids[0]!r}: the step is not finite; raise the damping or lower the rate, "
+            "in another workdir"
         )
     return step
 

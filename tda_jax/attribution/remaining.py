@@ -1,12 +1,14 @@
 """What a run in a workdir would still have to compute, and how much it will keep on disk."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from tda_jax import examples, store
-from tda_jax.attribution import information, passes
+from tda_jax import artifact, examples, store
+from tda_jax.attribution import information, passes, prepare
 from tda_jax.attribution.contract import split_group
 from tda_jax.attribution.workdir import (
     BEFORE,
@@ -16,10 +18,13 @@ from tda_jax.attribution.workdir import (
     STEP,
     SWEEP,
     Job,
+    calibration_source,
     fisher_source,
+    gradient_source,
     open_before,
     open_sweep,
     query_folder,
+    step_source,
 )
 from tda_jax.manifest import MANIFEST
 
@@ -35,17 +40,19 @@ def left(job: Job, queries: examples.Corpus) -> dict[str, int]:
         InputError: the workdir holds results of something else, or damaged ones.
     """
     s, n = job.settings, len(job.corpus.ids)
-    one_by_one = [examples.take(queries, [i]) for i in range(len(queries.ids))]
     rows = information.rows_left(job.corpus, s, job.workdir / FISHER, fisher_source(job))
     found = {"Fisher information": rows * s.fisher_draws}
-    found["query gradients"] = sum(_of_gradient(job, query) for query in queries.ids)
-    folders = [query_folder(job.workdir, query) for query in queries.ids]
-    lacking = sum(not (folder / CALIBRATION).exists() for folder in folders)
-    found["query calibration"] = lacking * s.draws.count
-    swept = [
-        _lacking(folder / SWEEP, lambda q=query: open_sweep(job, q), n, job.compute.chunk)
-        for folder, query in zip(folders, one_by_one, strict=True)
-    ]
+    found |= {"query gradients": 0, "query calibration": 0}
+    swept = []
+    for i in range(len(queries.ids)):
+        query = examples.take(queries, [i])
+        folder = query_folder(job.workdir, query.ids[0])
+        gradient, calibration, usable = _of_query(job, query, folder)
+        found["query gradients"] += gradient
+        found["query calibration"] += calibration
+        if usable:
+            opened = partial(open_sweep, job, query)
+            swept.append(_lacking(folder / SWEEP, opened, n, job.compute.chunk))
     if s.method == "exact":
         before = _lacking(job.workdir / BEFORE, lambda: open_before(job), n, job.compute.chunk)
         found["losses before"] = int(before.sum()) * s.draws.count
@@ -73,13 +80,28 @@ def _bytes(fields: list[store.Field]) -> int:
     return sum(int(np.prod(f.shape)) * np.dtype(f.dtype).itemsize for f in fields)
 
 
-def _of_gradient(job: Job, query: str) -> int:
-    """Draws that the gradient of a query, and its further steps, still lack."""
-    s, folder = job.settings, query_folder(job.workdir, query)
-    if s.method == "exact" and (folder / STEP).exists():
-        return 0
-    there = sum((folder / GRADIENT / f"{b}.safetensors").exists() for b in range(s.blocks))
-    return (s.blocks - there) * (s.query_draws // s.blocks) + (s.steps - 1) * s.query_draws
+def _of_query(job: Job, query: examples.Corpus, folder: Path) -> tuple[int, int, bool]:
+    """Draws that a query's gradients and its response lack, and whether it can be unlearned."""
+    s, source = job.settings, gradient_source(job, query)
+    blocks = [
+        _notes(folder / GRADIENT / f"{b}.safetensors", {**source, "block": b})
+        for b in range(s.blocks)
+    ]
+    step = _notes(folder / STEP, step_source(job, query)) if s.method == "exact" else {}
+    if any(notes and prepare.UNUSABLE in notes for notes in (*blocks, step)):
+        return 0, 0, False
+    lacking = sum(notes is None for notes in blocks) * (s.query_draws // s.blocks)
+    further = (s.steps - 1) * s.query_draws if step is None else 0
+    response = _notes(folder / CALIBRATION, calibration_source(job, query))
+    return lacking + further, (response is None) * s.draws.count, True
+
+
+def _notes(path: Path, source: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The notes of an artifact, None where it is not there; one of something else is refused."""
+    if not path.exists():
+        return None
+    artifact.refuse_other(path, source)
+    return artifact.describe(path)[1]
 
 
 def _lacking(folder: Path, opened: Callable[[], store.Store], n: int, chunk: int) -> np.ndarray:

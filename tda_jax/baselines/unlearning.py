@@ -105,15 +105,21 @@ def _prepare(plan: Plan, task: Task) -> Prepared:
     )
 
 
-def _expansions(plan: Plan, task: Task) -> Iterator[_Expansions]:
-    """One for the ways within `_FEW`, and one for those beyond."""
+def _sides(plan: Plan, task: Task) -> dict[str, tuple[int, ...]]:
+    """Positions of the ways that stay within `_FEW`, and of those that do not, by a pattern."""
     groups = task.model.groups
     few = set(tree.split(task.model.params, groups[_FEW])[0])
-    within = {w: set(tree.split(task.model.params, groups[w.group])[0]) <= few for w in plan.ways}
-    for pattern, inside in ((groups[_FEW], True), (".*", False)):
-        chosen = tuple(i for i, way in enumerate(plan.ways) if within[way] == inside)
-        if not chosen:
-            continue
+    sides: dict[str, tuple[int, ...]] = {}
+    for i, way in enumerate(plan.ways):
+        inside = set(tree.split(task.model.params, groups[way.group])[0]) <= few
+        pattern = groups[_FEW] if inside else ".*"
+        sides[pattern] = (*sides.get(pattern, ()), i)
+    return sides
+
+
+def _expansions(plan: Plan, task: Task) -> Iterator[_Expansions]:
+    """The passes of each side."""
+    for pattern, chosen in _sides(plan, task).items():
         moved, rest = tree.split(task.model.params, pattern)
         pairs = linearised.pairs(task.batch, len(chosen) * plan.blocks)
         linear = linearised.make_linearised(task.model, plan.draws, task.seed, pairs, task.used)
@@ -251,5 +257,6 @@ def _passes(plan: Plan, task: Task) -> Passes:
     members, kinds = int(task.corpus.members.sum()), len({way.fisher for way in plan.ways})
     befores = 1 + any(step.shared for step in plan.steps)
     shared = 3 * kinds * members * plan.fisher_draws + befores * n * count
-    query = 3 * plan.query_draws + (n + 1) * count * (1 + ways) + len(plan.steps) * n * count
+    tangents = ways + len(_sides(plan, task))  # and the pass that they are carried along
+    query = 3 * plan.query_draws + (n + 1) * count * tangents + len(plan.steps) * n * count
     return Passes(float(shared), float(query))

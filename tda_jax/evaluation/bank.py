@@ -105,7 +105,9 @@ def fill(
     Raises:
         InputError: a model diverged, or removes what is no member; no such level is kept.
     """
-    stage, steps = "retraining", bank.trainer.recipe.steps if until is None else until
+    stage, steps = "retraining", bank.levels[-1] if until is None else until
+    if steps not in bank.levels:
+        raise InputError(f"until = {steps} updates; give one of {bank.levels}")
     lacking = [one for one in dict.fromkeys(wanted) if _found(bank, one, steps) is None]
     total = len(set(wanted)) * steps
     done = total - len(lacking) * steps

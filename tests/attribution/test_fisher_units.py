@@ -98,6 +98,7 @@ def test_the_order_of_the_corpus_leaves_no_trace(tmp_path, order):
 def test_a_sum_that_was_cut_off_goes_on_to_the_same_bits(tmp_path, monkeypatch, stop):
     compute = COMPUTE._replace(chunk=1)
     monkeypatch.setattr(information, "_LEAST", 2)
+    monkeypatch.setattr(information, "_WAIT", 0.0)
     wanted, notes = fisher_of(tmp_path / "whole.safetensors", compute=compute)
 
     def halt(stage, done, total):
@@ -118,6 +119,7 @@ def test_a_sum_that_was_cut_off_goes_on_to_the_same_bits(tmp_path, monkeypatch, 
 
 def test_a_saved_part_of_something_else_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(information, "_LEAST", 2)
+    monkeypatch.setattr(information, "_WAIT", 0.0)
 
     def halt(stage, done, total):
         if done == 4:

@@ -1,6 +1,7 @@
 """The Fisher information of a corpus: what it is made of, and that no kill changes it."""
 
 import json
+import shutil
 
 import jax.numpy as jnp
 import numpy as np
@@ -30,6 +31,7 @@ def fisher_of(path, model=None, corpus=None, settings=SETTINGS, progress=prepare
 
 def test_a_sum_that_was_cut_off_goes_on_from_its_saved_part(tmp_path, monkeypatch):
     monkeypatch.setattr(information, "_LEAST", 2)
+    monkeypatch.setattr(information, "_WAIT", 0.0)
     wanted, notes = fisher_of(tmp_path / "whole.safetensors")
 
     def stop(stage, done, total):
@@ -52,6 +54,7 @@ def test_a_sum_that_was_cut_off_goes_on_from_its_saved_part(tmp_path, monkeypatc
 def test_a_sum_that_was_cut_off_knows_no_order_of_the_corpus(tmp_path, monkeypatch):
     corpus = tiny.corpus(7, dtype=np.float32)
     monkeypatch.setattr(information, "_LEAST", 2)
+    monkeypatch.setattr(information, "_WAIT", 0.0)
     wanted, _ = fisher_of(tmp_path / "whole.safetensors")
 
     def stop(stage, done, total):
@@ -208,3 +211,32 @@ def test_fisher_is_no_square_of_a_mean():
         corpus.ids,
     )
     assert fisher.information(total)["x/w"] == 4.0
+
+
+def test_what_a_kill_left_of_a_part_is_no_hindrance(tmp_path, monkeypatch):
+    wanted, _ = fisher_of(tmp_path / "whole.safetensors")
+    folder = tmp_path / "cut.parts"
+    folder.mkdir()
+    (folder / "00000.safetensors.1234.part").write_bytes(b"half")
+    got, _ = fisher_of(tmp_path / "cut.safetensors")
+    for name, array in wanted.items():
+        np.testing.assert_array_equal(got[name], array)
+    assert not folder.exists()
+
+
+def test_a_block_that_stands_in_two_parts_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(information, "_LEAST", 2)
+    monkeypatch.setattr(information, "_WAIT", 0.0)
+
+    def stop(stage, done, total):
+        if done == 4:
+            raise Stop
+
+    path = tmp_path / "cut.safetensors"
+    with pytest.raises(Stop):
+        fisher_of(path, progress=stop)
+    folder = tmp_path / "cut.parts"
+    shutil.copy(folder / "00000.safetensors", folder / "00001.safetensors")
+    with pytest.raises(InputError, match="do not hold each of 4 blocks once"):
+        fisher_of(path)
+    assert not path.exists()

@@ -1,5 +1,6 @@
 """What a run still has to do, what it keeps on disk, and how long a draw is said to take."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -32,6 +33,12 @@ def finished(request, tmp_path_factory):
     return job
 
 
+def still(terms, example):
+    """No gradient of the first query."""
+    own = example.condition[0, 0] == QUERIES.examples.condition[0, 0, 0]
+    return terms._replace(prediction=jnp.where(own, 0.0, terms.prediction))
+
+
 def planned(job):
     found = plan.plan(MODEL, CORPUS, QUERIES, job.settings, COMPUTE)
     return {name: stage.pairs for name, stage in found.items()}
@@ -59,8 +66,15 @@ def test_what_is_taken_away_is_left(finished):
         path.write_bytes(content)
     swept = {"exact": "losses after unlearning", "linearised": "linearised sweep"}
     of_sweep = {swept[finished.settings.method]: 3 * 40}  # rows 4 to 6
-    of_query = {"query gradients": 8} if finished.settings.method == "linearised" else {}
-    assert found == of_query | of_sweep  # an exact run has its step, which is all it needs
+    assert found == {"query gradients": 8} | of_sweep
+
+
+def test_a_query_that_cannot_be_unlearned_leaves_nothing(finished, tmp_path):
+    steady = MODEL._replace(terms=lambda *given: still(tiny.terms(*given), given[1]))
+    job = job_of(steady, CORPUS, finished.settings, COMPUTE, tmp_path)
+    made = by_unlearning.run(steady, CORPUS, QUERIES, job.settings, COMPUTE, tmp_path)
+    assert [name for name, _ in made.skipped] == [QUERIES.ids[0]]
+    assert set(remaining.left(job, QUERIES).values()) == {0}
 
 
 def test_a_workdir_of_something_else_is_refused(finished):

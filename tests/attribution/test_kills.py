@@ -1,0 +1,41 @@
+"""Runs killed with SIGKILL at random moments, alone and two together, finish to the same bits."""
+
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from tests.attribution.test_hosts import METHODS, run, same_bits, start
+
+pytestmark = pytest.mark.slow  # about ten minutes
+TIMES = 15  # for one process, and as often for two
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """By method and number of processes, what a run leaves and how many seconds it takes."""
+    made = {}
+    for method in METHODS:
+        for count in (1, 2):
+            for _ in range(2):  # the first one compiles
+                began = time.monotonic()
+                out = run(tmp_path_factory.mktemp("whole"), count, method=method)
+                made[method, count] = out, time.monotonic() - began
+    return made
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("seed", range(TIMES))
+def test_a_run_killed_at_any_moment_goes_on_to_the_same_bits(tmp_path, undisturbed, seed, count):
+    rng = np.random.default_rng([seed, count])
+    method = METHODS[seed % 2]
+    wanted, seconds = undisturbed[method, count]
+    running = start(tmp_path, count, method=method)
+    time.sleep(rng.uniform(0.3, 1.0) * seconds)  # before that Python is still starting
+    for process in running:
+        process.send_signal(signal.SIGKILL)
+    for process in running:
+        assert process.wait(60) in (0, -signal.SIGKILL)
+    (tmp_path / "out.npz").unlink(missing_ok=True)  # a copy of what the workdir holds
+    same_bits(run(tmp_path, count, method=method), wanted)

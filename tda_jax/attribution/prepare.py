@@ -22,6 +22,7 @@ Progress = Callable[[str, int, int], None]
 """progress(stage, done, total), called as work goes on."""
 
 UNUSABLE = "unusable"  # the note of an artifact that says why there is nothing
+ZERO = "zero"  # the note of a block whose gradient is zero throughout
 
 
 def silent(stage: str, done: int, total: int) -> None:
@@ -104,7 +105,7 @@ def query_block(
     def make() -> tuple[tree.Flat, Mapping[str, Any]]:
         one = one_query(query, settings)
         mean, loss = unlearn.block_gradient(made, placed, no_step(moved), one, query.ids[0], block)
-        return mean, {"loss": loss}
+        return mean, {"loss": loss, ZERO: not any(np.any(leaf) for leaf in mean.values())}
 
     arrays, notes = kept(folder / f"{block}.safetensors", {**source, "block": block}, make)
     return arrays, notes["loss"]

@@ -88,7 +88,8 @@ def _of_query(job: Job, query: examples.Corpus, folder: Path) -> tuple[int, int,
         for b in range(s.blocks)
     ]
     step = _notes(folder / STEP, step_source(job, query)) if s.method == "exact" else {}
-    if any(notes and prepare.UNUSABLE in notes for notes in (*blocks, step)):
+    flat = all(notes and notes.get(prepare.ZERO) for notes in blocks)
+    if flat or any(notes and prepare.UNUSABLE in notes for notes in (*blocks, step)):
         return 0, 0, False
     lacking = sum(notes is None for notes in blocks) * (s.query_draws // s.blocks)
     further = (s.steps - 1) * s.query_draws if step is None else 0

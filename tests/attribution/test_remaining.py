@@ -33,10 +33,10 @@ def finished(request, tmp_path_factory):
     return job
 
 
-def still(terms, example):
-    """No gradient of the first query."""
+def still(terms, example, value):
+    """No gradient of the first query, or none that is finite."""
     own = example.condition[0, 0] == QUERIES.examples.condition[0, 0, 0]
-    return terms._replace(prediction=jnp.where(own, 0.0, terms.prediction))
+    return terms._replace(prediction=jnp.where(own, value, terms.prediction))
 
 
 def planned(job):
@@ -69,8 +69,9 @@ def test_what_is_taken_away_is_left(finished):
     assert found == {"query gradients": 8} | of_sweep
 
 
-def test_a_query_that_cannot_be_unlearned_leaves_nothing(finished, tmp_path):
-    steady = MODEL._replace(terms=lambda *given: still(tiny.terms(*given), given[1]))
+@pytest.mark.parametrize("value", [0.0, np.nan])
+def test_a_query_that_cannot_be_unlearned_leaves_nothing(finished, tmp_path, value):
+    steady = MODEL._replace(terms=lambda *given: still(tiny.terms(*given), given[1], value))
     job = job_of(steady, CORPUS, finished.settings, COMPUTE, tmp_path)
     made = by_unlearning.run(steady, CORPUS, QUERIES, job.settings, COMPUTE, tmp_path)
     assert [name for name, _ in made.skipped] == [QUERIES.ids[0]]

@@ -112,7 +112,7 @@ def _plan(model: Model, given: inputs.Inputs, stages: dict[str, Stage], workdir:
     return Result({}, {})
 
 
-def _read(config: ConfigDict, among: hosts.Hosts) -> tuple[Model, inputs.Inputs]:
+def _read(config: ConfigDict, among: hosts.Hosts = hosts.ALONE) -> tuple[Model, inputs.Inputs]:
     """The folders that the card names."""
     given = inputs.read(config, inputs.unet_config(config), among)
     return inputs.load_model(config), given

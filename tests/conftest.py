@@ -3,6 +3,7 @@
 import gc
 from pathlib import Path
 
+import hypothesis
 import jax
 import pytest
 
@@ -11,6 +12,9 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".jax_cache"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+hypothesis.settings.register_profile("untimed", deadline=None)  # the machine may be busy
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True, scope="module")

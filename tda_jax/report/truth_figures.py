@@ -85,29 +85,42 @@ def bars(analysis: Analysis) -> Figure:
 
 
 def cost(analysis: Analysis) -> Figure:
-    """LDS against the passes that a query takes."""
-    figure = Figure(figsize=(7.5, 4.6), layout="constrained")
+    """LDS against the passes that a query takes; points are numbered, since many lie close."""
+    figure = Figure(figsize=(8.5, 4.6), layout="constrained")
     axes: Axes = figure.subplots()
     placed: list[tuple[float, float]] = []
-    for row in analysis.rows:
-        if ALL not in row.parts or not np.isfinite(row.cost.query):
-            continue
+    names = []
+    rows = [row for row in analysis.rows if ALL in row.parts and np.isfinite(row.cost.query)]
+    for row in sorted(rows, key=lambda row: -row.parts[ALL].lds.mean):
         found, x = row.parts[ALL].lds, max(1.0, row.cost.query)
         face = "0.0" if row.variant == analysis.default else "0.6" if row.own else "1.0"
         axes.plot(x, found.mean, "o", color="0.0", markerfacecolor=face, markersize=6)
         if np.isfinite(found.low):
             axes.vlines(x, found.low, found.high, color="0.5", linewidth=0.8, zorder=0)
         y = found.mean
-        while any(abs(np.log10(x / a)) < 0.7 and abs(y - b) < 0.035 for a, b in placed):
-            y += 0.035
+        while any(abs(np.log10(x / a)) < 0.2 and abs(y - b) < 0.045 for a, b in placed):
+            y -= 0.005
         placed.append((x, y))
-        axes.annotate(row.family, (x, y), (6, 0), textcoords="offset points", fontsize=7)
+        names.append(row.family)
+        axes.annotate(
+            str(len(names)),
+            (x, found.mean),
+            (x * 1.22, y),
+            fontsize=7,
+            va="center",
+            arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.5},
+        )
     axes.axhline(analysis.ceilings[ALL].mean, color="0.3", linestyle="--", linewidth=1)
     axes.set_xscale("log")
-    axes.set_xlabel("passes of one latent through the network for a query (1: none)")
+    axes.set_xlabel(
+        "passes of one latent through the network for a query (1: none)\n"
+        "black: the default, grey: other ways of unlearning; dashed: noise ceiling"
+    )
     axes.set_ylabel("LDS")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.margins(x=0.25)
+    axes.margins(x=0.1)
+    key = "\n".join(f"{i}  {name}" for i, name in enumerate(names, 1))
+    axes.text(1.02, 0.98, key, transform=axes.transAxes, fontsize=8, va="top", linespacing=1.5)
     return figure
 
 

@@ -61,9 +61,9 @@ def run(
         )
     else:
         model, given = _read(config, among)
-    stages = _announced(model, given, clock) if among.first or config.plan else {}
+    stages = _announced(model, given, clock) if among.first else {}
     if config.plan:
-        return _plan(model, given, stages, workdir)
+        return _plan(model, given, stages, workdir, max(1, config.hosts.count))
     found = by_unlearning.run(
         model, given.corpus, given.queries, given.settings, given.compute, workdir, clock
     )
@@ -93,6 +93,9 @@ def _announced(model: Model, given: inputs.Inputs, clock: Clock) -> dict[str, St
     """What is about to be done, told before it is."""
     for warning in given.warnings:
         cards.warn(warning)
+    if given.compute.hosts.count > 1:  # JAX lowers no pmap of shapes where processes are several
+        print(outputs.describe(given, {}), flush=True)
+        return {}
     clock("predicting memory", 0, 1)
     stages = plan(model, given.corpus, given.queries, given.settings, given.compute)
     clock("predicting memory", 1, 1)
@@ -164,7 +167,7 @@ def _refuse_nothing(found: Mapping[str, Any], path: Path) -> None:
 
 def main(config: ConfigDict) -> None:
     """Runs the card with bars of progress and compiled programs that are kept."""
-    among = cards.hosts_of(config)
+    among = hosts.ALONE if config.plan else cards.hosts_of(config)  # one process plans for all
     cards.keep_compiled(Path(config.cache or Path(config.workdir) / "cache"))
     with Bars() as bars:
         kept = bars if config.plan else Status(bars, Path(config.workdir) / "status", among)

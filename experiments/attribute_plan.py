@@ -34,7 +34,9 @@ class Cost(NamedTuple):
     hours: float
 
 
-def costs(model: Model, given: Inputs, stages: Mapping[str, Stage], job: Job) -> dict[str, Cost]:
+def costs(
+    model: Model, given: Inputs, stages: Mapping[str, Stage], job: Job, processes: int
+) -> dict[str, Cost]:
     """The cost of each stage.
 
     Args:
@@ -42,6 +44,7 @@ def costs(model: Model, given: Inputs, stages: Mapping[str, Stage], job: Job) ->
         given: the inputs of the run.
         stages: from `plan.plan`.
         job: of the run.
+        processes: that would share it, each with as many devices as this one.
 
     Raises:
         InputError: the workdir holds results of something else.
@@ -55,13 +58,13 @@ def costs(model: Model, given: Inputs, stages: Mapping[str, Stage], job: Job) ->
             stage.flops,
             stage.bytes,
             seconds[name],
-            todo[name] * seconds[name] / given.compute.hosts.count / 3600,
+            todo[name] * seconds[name] / processes / 3600,
         )
         for name, stage in stages.items()
     }
 
 
-def describe(found: Mapping[str, Cost], given: Inputs, job: Job) -> str:
+def describe(found: Mapping[str, Cost], given: Inputs, job: Job, processes: int) -> str:
     """The costs in lines."""
     head = ("", "draws", "still to do", "GFLOP a draw", "GFLOP/s", "memory", "ms a draw", "hours")
     rows = [head] + [(name, *_cells(cost)) for name, cost in found.items()]
@@ -70,20 +73,20 @@ def describe(found: Mapping[str, Cost], given: Inputs, job: Job) -> str:
     total = sum(cost.hours for cost in found.values())
     on = given.compute
     lines.append(
-        f"{total:.3g} hours on {on.hosts.count} process(es) of {len(on.devices)} "
+        f"{total:.3g} hours on {processes} process(es) of {len(on.devices)} "
         f"{on.devices[0].device_kind} each, by the time of a batch of each stage on this one; "
         f"{size(kept_bytes(job, len(given.queries.ids)))} on disk in {job.workdir}"
     )
     return "\n".join(lines)
 
 
-def as_json(found: Mapping[str, Cost], given: Inputs, job: Job) -> dict[str, Any]:
+def as_json(found: Mapping[str, Cost], given: Inputs, job: Job, processes: int) -> dict[str, Any]:
     """The costs for `plan.json`."""
     return {
         "stages": {name: cost._asdict() for name, cost in found.items()},
         "hours": sum(cost.hours for cost in found.values()),
         "bytes_on_disk": kept_bytes(job, len(given.queries.ids)),
-        "processes": given.compute.hosts.count,
+        "processes": processes,
         "devices": [str(device) for device in given.compute.devices],
         "batch": given.compute.batch,
         "fisher_batch": given.compute.fisher_batch,

@@ -103,15 +103,15 @@ def _announced(model: Model, given: inputs.Inputs, clock: Clock) -> dict[str, St
     return stages
 
 
-def _plan(model: Model, given: inputs.Inputs, stages: dict[str, Stage], workdir: Path) -> Result:
-    """Says what the run would take; computes nothing of it."""
+def _plan(
+    model: Model, given: inputs.Inputs, stages: dict[str, Stage], workdir: Path, processes: int
+) -> Result:
+    """Says what the run would take if so many processes shared it; computes nothing of it."""
     job = job_of(model, given.corpus, given.settings, given.compute, workdir)
-    found = attribute_plan.costs(model, given, stages, job)
-    if given.compute.hosts.first:
-        print(attribute_plan.describe(found, given, job))
-        content = attribute_plan.as_json(found, given, job)
-        print(f"wrote {outputs.write_summary(workdir, content, 'plan.json')}")
-    hosts.meet(given.compute.hosts, "planned")
+    found = attribute_plan.costs(model, given, stages, job, processes)
+    print(attribute_plan.describe(found, given, job, processes))
+    content = attribute_plan.as_json(found, given, job, processes)
+    print(f"wrote {outputs.write_summary(workdir, content, 'plan.json')}")
     return Result({}, {})
 
 

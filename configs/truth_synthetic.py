@@ -5,8 +5,8 @@ Source: the linear datamodelling score (Park et al. 2023, arXiv 2303.14186) and 
 Command: python -m experiments.truth --config=configs/truth_synthetic.py
     It goes on where it was stopped, two models at a time. On a GPU, for more tracks and subsets:
     --config.synthetic.scale=13 --config.subsets=256 --config.per_device=64
-Time: the default takes about 1.5 hours on 2 cores: 131 models in 31 minutes, 12 minutes for the
-    scores of each level by every method, and 88 models for the removals.
+Time: the default took 1.9 hours on 2 cores with other work beside it: 131 models in 31 minutes, the
+    scores of each level by every method in about 15, and 84 models for the removals.
 Result: WORKDIR/verdict.md in words, tables/, figures/ and truth.json. Which variants stand in the
     table is chosen on one half of the subsets, and all that is told is of the other half.
 """

@@ -22,13 +22,13 @@ def get_config() -> ConfigDict:
         {
             "workdir": "truth_demo",
             "world": "demo",
-            "levels": (own.steps,),  # the demo's own training, which ends there
-            "batch_tracks": own.batch,
+            "levels": (1000,),  # the demo's own training, which ends there
             "learning_rate": own.learning_rate,
             "subsets": 32,
-            "removal_level": own.steps,
-            "removal_queries": 6,
-            "removed": (4, 16),  # tracks, of 96
+            "removal_level": 1000,
+            "removal_queries": 4,
+            "removed": (16,),  # tracks, of 96
+            "random_removals": 2,
             "queries": 0,  # but the demo's own: demo.queries tracks and demo.pieces generated ones
         }
     )

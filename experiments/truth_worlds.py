@@ -99,6 +99,7 @@ def demo_card(config: ConfigDict) -> ConfigDict:
     card = demo_config().copy_and_resolve_references().unlock()
     card.workdir, card.seed = str(Path(config.workdir) / "demo"), config.seed
     card.works, card.train.kind = config.demo.works, config.demo.kind
+    card.train.seconds, card.train.sizes.unet = config.demo.seconds, config.demo.unet
     card.queries, card.pieces = config.demo.queries, config.demo.pieces
     own = card.train.denoiser
     own.steps, own.batch = config.levels[-1], config.batch_tracks

@@ -29,6 +29,7 @@ SHRUNK = {
     "forget_steps": 2,
     "devices": 1,
     "demo.works": 6,
+    "demo.unet": (8, 16),
     "demo.queries": 2,
     "demo.pieces": 2,
 }

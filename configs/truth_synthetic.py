@@ -45,8 +45,10 @@ def _synthetic() -> ConfigDict:
 
 
 def _demo() -> ConfigDict:
-    """The demo of configs/truth_demo.py. Its model is smaller than the demo's own, and hears half
-    as long: an update takes a sixth of the time, so that 67 and more models can be trained."""
+    """The demo of configs/truth_demo.py, with a smaller model that hears half as long.
+
+    An update of it takes a sixth of the time, so that 67 and more models can be trained.
+    """
     demo = ConfigDict()
     demo.kind = "text"  # or class: see configs/train.py
     demo.works, demo.queries, demo.pieces = 24, 8, 8

@@ -250,7 +250,7 @@ def _queries(config: Any, corpus: Corpus, tracks: Tracks, unet: UNetConfig) -> C
             _refuse_parts(folder, found[0])
     if config.query_ids:
         found.append(_named(config, corpus, tracks))
-    return found[0] if len(found) == 1 else examples.joined(*found)
+    return examples.in_memory(found[0] if len(found) == 1 else examples.joined(*found))
 
 
 def _named(config: Any, corpus: Corpus, tracks: Tracks) -> Corpus:

@@ -16,7 +16,7 @@ from tda_jax.errors import InputError
 from tda_jax.evaluation.ranking import auc
 from tda_jax.evaluation.small_unet import SmallUNet, small_unet
 from tda_jax.evaluation.synthetic import mates, synthetic_corpus
-from tda_jax.examples import Corpus, take
+from tda_jax.examples import Corpus, in_memory, take
 from tda_jax.models.denoiser import predict_fn
 from tda_jax.models.export import save_pipeline
 from tda_jax.models.folders import SCHEDULER
@@ -137,7 +137,7 @@ def _trained(corpus: Corpus, settings: Any, progress: Progress) -> Pipeline:
         predict_fn(made.module),
         made.schedule,
         made.params,
-        take(corpus, np.flatnonzero(corpus.members)).examples,
+        in_memory(take(corpus, np.flatnonzero(corpus.members))).examples,
         Recipe(steps, settings.batch, settings.learning_rate, settings.seed),
         callback=lambda done, _: progress("training", done, steps),
         callback_steps=sorted({*range(_SHOWS, steps + 1, _SHOWS), steps}),

@@ -24,7 +24,7 @@ from tda_jax.audio.mel import MelSettings
 from tda_jax.corpus import dataset, encoding, folder
 from tda_jax.diffusion.schedules import schedule_from_config
 from tda_jax.errors import InputError
-from tda_jax.examples import take
+from tda_jax.examples import in_memory, take
 from tda_jax.models import captions
 from tda_jax.models.clip_text import CLIPTextModel
 from tda_jax.models.denoiser import predict_fn
@@ -235,7 +235,7 @@ def _denoiser(run: _Run) -> None:
     if place.exists():
         return
     encoded = run.workdir / "encoded" / "dataset"
-    corpus = dataset.read_dataset(encoded)
+    corpus = in_memory(dataset.read_dataset(encoded))
     members = take(corpus, np.flatnonzero(corpus.members))
     pipeline = load_pipeline(run.workdir / "encoders", ("vae", "text_encoder"))
     tokenizer = captions.load_tokenizer(run.workdir / "encoders" / "tokenizer")

@@ -22,7 +22,7 @@ from tda_jax.evaluation.network import Network
 from tda_jax.evaluation.small_unet import small_unet
 from tda_jax.evaluation.synthetic import synthetic_corpus
 from tda_jax.evaluation.truth_plan import World
-from tda_jax.examples import Corpus, joined, take
+from tda_jax.examples import Corpus, in_memory, joined, take
 from tda_jax.models import captions
 from tda_jax.models.denoiser import predict_fn
 from tda_jax.models.folders import read_json
@@ -77,7 +77,7 @@ def demo(config: ConfigDict, progress: Progress) -> World:
     dropout = Dropout(jax.tree.map(lambda x: x[0], empty), card.train.denoiser.dropout)
     encoded, made = place / "trained" / "encoded" / "dataset", place / "generated" / "queries"
     works = {n: p.work for n, p in read_provenance(place / "provenance.jsonl").items()}
-    corpus = _told(dataset.read_dataset(encoded), lambda name, _: {"work": works[name]})
+    corpus = _told(in_memory(dataset.read_dataset(encoded)), lambda name, _: {"work": works[name]})
     asked = [query["id"] for query in read_json(place / "attributed" / "summary.json")["queries"]]
     pieces = read_queries(made, "HWC")
     tracks = take(corpus, [corpus.ids.index(name) for name in asked if name in corpus.ids])

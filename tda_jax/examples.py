@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Num
 
-from tda_jax import fingerprint
+from tda_jax import columns, fingerprint
+from tda_jax.columns import Column
 from tda_jax.errors import InputError
 
 _SHOWN = 5  # offenders that a message names; the rest are counted
@@ -28,9 +29,9 @@ class Example(NamedTuple):
         mask: (frames,), 1 where a frame is music and 0 where it is padding. Values between weigh.
     """
 
-    latent: Num[Array, "..."] | Num[np.ndarray, "..."]
+    latent: Num[Array, "..."] | Num[np.ndarray, "..."] | Column
     condition: Any
-    mask: Num[Array, "..."] | Num[np.ndarray, "..."]
+    mask: Num[Array, "..."] | Num[np.ndarray, "..."] | Column
 
 
 class Corpus(NamedTuple):
@@ -38,7 +39,8 @@ class Corpus(NamedTuple):
 
     Attributes:
         ids: n names, each once. The random draws of a track are a function of its id.
-        examples: arrays with a leading axis of n, in the order of `ids`.
+        examples: arrays with a leading axis of n, in the order of `ids`, or columns that are read
+            when they are asked for (`columns`).
         members: True for tracks that the model was trained on, False for decoys.
         metadata: n mappings that are carried along to the results.
     """
@@ -51,13 +53,13 @@ class Corpus(NamedTuple):
 
 def corpus_of(
     ids: Sequence[str],
-    latents: Float[np.ndarray, "n ..."],
+    latents: Float[np.ndarray, "n ..."] | Column,
     condition: Any = None,
-    masks: Num[np.ndarray, "n frames"] | Bool[np.ndarray, "n frames"] | None = None,
+    masks: Num[np.ndarray, "n frames"] | Bool[np.ndarray, "n frames"] | Column | None = None,
     members: Bool[np.ndarray, " n"] | None = None,
     metadata: Sequence[Mapping[str, Any]] | None = None,
 ) -> Corpus:
-    """A corpus from arrays in memory, checked and put in the order of its ids.
+    """A corpus from arrays or columns, checked and put in the order of its ids.
 
     The order is by id, so that nothing that is stored by position depends on the order given.
 
@@ -75,16 +77,17 @@ def corpus_of(
             value outside 0 .. 1.
     """
     n = len(ids)
-    latents = np.asarray(latents)
-    masks = np.ones(latents.shape[:2], np.float32) if masks is None else np.asarray(masks)
+    latents = columns.as_array(latents)
+    masks = np.ones(latents.shape[:2], np.float32) if masks is None else columns.as_array(masks)
     members = np.ones(n, bool) if members is None else np.asarray(members)
     metadata = [{} for _ in ids] if metadata is None else list(metadata)
-    examples = Example(latents, jax.tree.map(np.asarray, condition), masks.astype(np.float32))
+    masks = columns.mapped(lambda x: x.astype(np.float32), masks)
+    examples = Example(latents, jax.tree.map(columns.as_array, condition), masks)
     _refuse(ids, examples, members, metadata)
-    order = sorted(range(n), key=ids.__getitem__)
+    order = np.array(sorted(range(n), key=ids.__getitem__))
     return Corpus(
         tuple(ids[i] for i in order),
-        jax.tree.map(lambda x: x[order], examples),
+        jax.tree.map(lambda x: columns.taken(x, order), examples),
         members[order],
         tuple(metadata[i] for i in order),
     )
@@ -119,7 +122,7 @@ def joined(first: Corpus, second: Corpus) -> Corpus:
 
 
 def take(corpus: Corpus, rows: Sequence[int] | np.ndarray) -> Corpus:
-    """The tracks at some positions, in that order.
+    """The tracks at some positions, in that order; columns stay columns.
 
     Raises:
         InputError: the positions are no whole numbers, such as a mask of bools.
@@ -130,10 +133,15 @@ def take(corpus: Corpus, rows: Sequence[int] | np.ndarray) -> Corpus:
     rows = rows.astype(np.int64)
     return Corpus(
         tuple(corpus.ids[i] for i in rows),
-        jax.tree.map(lambda x: x[rows], corpus.examples),
+        jax.tree.map(lambda x: columns.taken(x, rows), corpus.examples),
         corpus.members[rows],
         tuple(corpus.metadata[i] for i in rows),
     )
+
+
+def in_memory(corpus: Corpus) -> Corpus:
+    """A corpus with its columns read."""
+    return corpus._replace(examples=columns.in_memory(corpus.examples))
 
 
 def corpus_fingerprint(corpus: Corpus) -> str:
@@ -143,27 +151,37 @@ def corpus_fingerprint(corpus: Corpus) -> str:
     it; metadata and the order of the tracks do not.
     """
     leaves = jax.tree_util.tree_leaves_with_path(corpus.examples)
-    arrays = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+    arrays = {jax.tree_util.keystr(path): columns.as_array(leaf) for path, leaf in leaves}
     header = [f"{name} {x.dtype.name} {x.shape[1:]}" for name, x in arrays.items()]
     tracks = [
-        fingerprint.of_text(
-            name, str(member), *(fingerprint.of_array(x[i]) for x in arrays.values())
-        )
-        for i, (name, member) in enumerate(zip(corpus.ids, corpus.members, strict=True))
+        fingerprint.of_text(name, str(member), *map(fingerprint.of_array, row))
+        for rows, some in columns.blocks(tuple(arrays.values()))
+        for name, member, *row in zip(corpus.ids[rows], corpus.members[rows], *some, strict=True)
     ]
     return fingerprint.of_text(*header, *sorted(tracks))
 
 
+def first_frames(counts: Sequence[int], frames: int) -> Column:
+    """Masks (n, frames) that keep so many frames from the first; they take no memory."""
+    kept = np.asarray(counts, np.int64)
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        return (np.arange(frames) < kept[rows, None]).astype(np.float32)
+
+    return Column((len(kept), frames), np.dtype(np.float32), read)
+
+
 def unmasked(examples: Example) -> Example:
     """The same examples with every frame counted, padding too."""
-    return examples._replace(mask=np.ones_like(examples.mask))
+    return examples._replace(mask=columns.mapped(np.ones_like, examples.mask))
 
 
 def in_dtype(examples: Example, dtype: Any) -> Example:
     """The same examples with latents and floating conditions in another floating type."""
 
     def cast(x: Any) -> Any:
-        return x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
+        floating = jnp.issubdtype(x.dtype, jnp.floating)
+        return columns.mapped(lambda rows: rows.astype(dtype), x) if floating else x
 
     return examples._replace(
         latent=cast(examples.latent), condition=jax.tree.map(cast, examples.condition)
@@ -227,19 +245,27 @@ def _is_unicode(name: str) -> bool:
     return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
-def _refuse_values(ids: Sequence[str], leaves: Mapping[str, np.ndarray]) -> None:
+def _refuse_values(ids: Sequence[str], leaves: Mapping[str, columns.Array]) -> None:
     for name, leaf in leaves.items():
         if not jnp.issubdtype(leaf.dtype, jnp.inexact):  # knows bfloat16, as numpy does not
             continue
-        bad = ~np.isfinite(leaf).all(axis=tuple(range(1, leaf.ndim)))
+        bad = columns.by_row(_not_finite, leaf)
         if bad.any():
             raise InputError(
                 f"{name} of {_named(ids, bad)} hold nan or inf; mend or leave out these tracks"
             )
     masks = leaves["masks"]
-    empty = ~(masks > 0).any(axis=1)
+    empty, outside = columns.by_row(_mask_faults, masks).T
     if empty.any():
         raise InputError(f"the masks of {_named(ids, empty)} keep no frame; leave out these tracks")
-    outside = ((masks < 0) | (masks > 1)).any(axis=1)
     if outside.any():
         raise InputError(f"the masks of {_named(ids, outside)} leave 0 .. 1; 1 is a valid frame")
+
+
+def _not_finite(rows: np.ndarray) -> np.ndarray:
+    return ~np.isfinite(rows).all(axis=tuple(range(1, rows.ndim)))
+
+
+def _mask_faults(masks: np.ndarray) -> np.ndarray:
+    """Whether each keeps no frame, and whether it leaves 0 .. 1."""
+    return np.stack([~(masks > 0).any(axis=1), ((masks < 0) | (masks > 1)).any(axis=1)], axis=1)

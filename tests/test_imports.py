@@ -17,6 +17,7 @@ ROOMS = [
     "fingerprint",
     "named_draws",
     "params",
+    "columns",
     "examples",
 ]
 ROOMS += ["keys", "devices", "hosts", "manifest", "store", "artifact", "audio", "diffusion"]

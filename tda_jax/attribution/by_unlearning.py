@@ -105,6 +105,7 @@ def run(
     """
     refuse(model, corpus, queries, settings)
     refuse_compute(compute)
+    queries = examples.in_memory(queries)
     job = job_of(model, corpus, settings, compute, workdir)
     hosts.meet(compute.hosts, f"job {_print(job, queries)}", _PATIENCE)
     # Placed once: all passes then share these copies.
@@ -158,11 +159,11 @@ def _tell(work: _Work, done: int, total: int) -> None:
 def own_rows(corpus: examples.Corpus, queries: examples.Corpus) -> dict[str, int]:
     """Where queries that are tracks of the corpus stand in it: of the same id and latent."""
     place = {name: i for i, name in enumerate(corpus.ids)}
-    latents, tracks = (np.asarray(c.examples.latent) for c in (queries, corpus))
+    latents, tracks = np.asarray(queries.examples.latent), corpus.examples.latent
     return {
         name: place[name]
         for name, latent in zip(queries.ids, latents, strict=True)
-        if name in place and np.array_equal(latent, tracks[place[name]])
+        if name in place and np.array_equal(latent, np.asarray(tracks[place[name]]))
     }
 
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float64
 
+from tda_jax.attribution.units import lengths_and_levels
 from tda_jax.errors import InputError
 from tda_jax.examples import Corpus
 
@@ -141,13 +142,10 @@ def decoy_match(corpus: Corpus, loss_before: Float[np.ndarray, " n"]) -> dict[st
         Nan where either side has fewer than 2 tracks or no track differs from another; infinite
         where tracks differ from those of the other side alone.
     """
-    mask = np.asarray(corpus.examples.mask, np.float64)
-    frames = mask.sum(axis=1)
-    power = np.square(np.asarray(corpus.examples.latent, np.float64))
-    by_frame = power.reshape(*power.shape[:2], -1).mean(axis=2)
+    frames, rms = lengths_and_levels(corpus.examples).T
     factors = {
         "valid_frames": frames,
-        "latent_rms": np.sqrt((mask * by_frame).sum(axis=1) / frames),
+        "latent_rms": rms,
         "loss_before": loss_before.astype(np.float64),
     }
     members = corpus.members

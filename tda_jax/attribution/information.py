@@ -20,7 +20,7 @@ import jax
 import numpy as np
 from jaxtyping import Float64, Int
 
-from tda_jax import artifact, devices, examples, fingerprint, hosts, keys
+from tda_jax import artifact, columns, devices, examples, fingerprint, hosts, keys
 from tda_jax import params as tree
 from tda_jax.attribution import fisher, units
 from tda_jax.attribution.contract import Model, split_group
@@ -204,9 +204,12 @@ def _sum_blocks(
     done = total - sum(len(blocks[b]) for b in mine)
     progress(STAGE, done, total)
     kept, took = time.monotonic(), 0.0
-    for b in mine:
+
+    def read(b: int) -> tuple[slice, Any]:
         rows = slice(blocks[b].start, blocks[b].stop)
-        chunk, weights = jax.tree.map(lambda x, rows=rows: x[rows], (data, chosen.weights))
+        return rows, jax.tree.map(lambda x: x[rows], (data, chosen.weights))
+
+    for b, (rows, (chunk, weights)) in columns.ahead(read, mine):
         one = fisher.add(made, fisher.start(made, moved), placed, chunk, used.ids[rows], weights)
         part, now = _added(part, b, one), time.monotonic()
         if b == mine[-1] or now - kept >= _WAIT * took:

@@ -1,17 +1,22 @@
 """Passes over a corpus: chunk by chunk into stores, for several queries at a time."""
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
 import numpy as np
 
-from tda_jax import examples, hosts, store
+from tda_jax import columns, examples, hosts, store
 from tda_jax import params as tree
 from tda_jax.attribution import linearised, sweep
 from tda_jax.attribution.prepare import Progress
 from tda_jax.attribution.settings import Settings
 from tda_jax.store import Field
+
+_Compute = Callable[
+    [examples.Example, Sequence[str], Sequence[int]], list[Mapping[str, np.ndarray]]
+]
 
 
 def linear_fields(settings: Settings) -> list[Field]:
@@ -57,12 +62,10 @@ def linear_pass(
         among: this process, which does its share of the chunks.
         progress: told of the tracks that this process has done.
     """
-    data = sweep_examples(corpus, settings)
 
     def compute(
-        rows: slice, ids: Sequence[str], which: Sequence[int]
+        some: examples.Example, ids: Sequence[str], which: Sequence[int]
     ) -> list[dict[str, np.ndarray]]:
-        some = jax.tree.map(lambda x: x[rows], data)
         got = linearised.expand(linear, placed, along, some, ids)
         each = [
             {name: x[:, q] for name, x in got._asdict().items() if x is not None and name != "loss"}
@@ -72,7 +75,8 @@ def linear_pass(
 
     if lacking := _lacking(stores, among):
         along = linearised.place_directions(linear, directions)
-        _fill(stores, lacking, corpus, compute, among, "linearised sweep", progress)
+        seen = corpus._replace(examples=sweep_examples(corpus, settings))
+        _fill(stores, lacking, seen, compute, among, "linearised sweep", progress)
 
 
 def loss_pass(
@@ -99,18 +103,17 @@ def loss_pass(
         progress: told of the tracks that this process has done.
         stage: the name of the work, for `progress`.
     """
-    data = sweep_examples(corpus, settings)
 
     def compute(
-        rows: slice, ids: Sequence[str], which: Sequence[int]
+        some: examples.Example, ids: Sequence[str], which: Sequence[int]
     ) -> list[dict[str, np.ndarray]]:
-        some = jax.tree.map(lambda x: x[rows], data)
         out = [sweep.losses(swept, placed, moved[i], some, ids) for i in which]
         return [{"loss": x.draws} | ({} if x.frames is None else {"frames": x.frames}) for x in out]
 
     if lacking := _lacking(stores, among):
         moved = [sweep.displaced(swept, placed, step) for step in steps]
-        _fill(stores, lacking, corpus, compute, among, stage, progress)
+        seen = corpus._replace(examples=sweep_examples(corpus, settings))
+        _fill(stores, lacking, seen, compute, among, stage, progress)
 
 
 def _lacking(stores: Sequence[store.Store], among: hosts.Hosts) -> dict[int, list[int]]:
@@ -126,23 +129,41 @@ def _fill(
     stores: Sequence[store.Store],
     lacking: Mapping[int, Sequence[int]],
     corpus: examples.Corpus,
-    compute: Callable[[slice, Sequence[str], Sequence[int]], list[Mapping[str, np.ndarray]]],
+    compute: _Compute,
     among: hosts.Hosts,
     stage: str,
     progress: Progress,
 ) -> None:
-    """Computes each chunk for the stores that miss it, together, and writes it to those."""
+    """Computes each chunk for the stores that miss it, together, and writes it to those.
+
+    While one chunk is computed the next is read and the last is written, each by a thread.
+    """
     mine = hosts.share(among, store.chunks(stores[0]))
     total = sum(len(store.rows(stores[0], chunk)) for chunk in mine)
     done = total - sum(len(store.rows(stores[0], chunk)) for chunk in lacking)
     progress(stage, done, total)
-    for chunk, which in lacking.items():
+
+    def read(chunk: int) -> tuple[Sequence[str], examples.Example]:
         rows = store.rows(stores[0], chunk)
         here = slice(rows.start, rows.stop)
-        for i, values in zip(which, compute(here, corpus.ids[here], which), strict=True):
-            store.write_chunk(stores[i], chunk, values)
-        done += len(rows)
-        progress(stage, done, total)
+        return corpus.ids[here], jax.tree.map(lambda x: x[here], corpus.examples)
+
+    def write(chunk: int, values: Sequence[Mapping[str, np.ndarray]]) -> int:
+        for i, own in zip(lacking[chunk], values, strict=True):
+            store.write_chunk(stores[i], chunk, own)
+        return len(store.rows(stores[0], chunk))
+
+    written: list[Future[int]] = []
+    with ThreadPoolExecutor(1) as writer:
+        for chunk, (ids, some) in columns.ahead(read, lacking):
+            values = compute(some, ids, lacking[chunk])
+            written.append(writer.submit(write, chunk, values))
+            if len(written) > 1:  # no more than one chunk waits to be written
+                done += written.pop(0).result()
+                progress(stage, done, total)
+        for last in written:
+            done += last.result()
+            progress(stage, done, total)
 
 
 def _kept(settings: Settings) -> str:

@@ -87,7 +87,7 @@ def _gradient(
     settings: Settings,
 ) -> float:
     few = made._replace(blocks=1, per_block=made.per_row * len(made.mapped.devices))
-    one = prepare.one_query(examples.take(queries, [0]), settings)
+    one = prepare.one_query(examples.in_memory(examples.take(queries, [0])), settings)
     return (
         _seconds(partial(unlearn.block_gradient, few, placed, zeros, one, queries.ids[0], 0))
         / few.per_block
@@ -117,7 +117,7 @@ def _sweep(made: sweep.Sweep, placed: Any, zeros: tree.Flat, corpus: examples.Co
 
 def _tracks(corpus: examples.Corpus, count: int) -> examples.Corpus:
     """So many rows, in turn where there are fewer; a time depends on no value."""
-    return examples.take(corpus, np.arange(count) % len(corpus.ids))
+    return examples.in_memory(examples.take(corpus, np.arange(count) % len(corpus.ids)))
 
 
 def _seconds(run: Callable[[], Any]) -> float:

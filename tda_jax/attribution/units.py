@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float64, Int
 
+from tda_jax import columns
 from tda_jax.errors import InputError
 from tda_jax.examples import Corpus, Example
 
@@ -128,19 +129,22 @@ def outline(corpus: Corpus, tracks: Tracks) -> Corpus:
     if tracks.ids == corpus.ids:
         return corpus
     n = np.bincount(tracks.of_unit)
-    pairs = zip(corpus.examples.latent, corpus.examples.mask, strict=True)
-    each = np.array([_length_and_level(*pair) for pair in pairs])
+    each = lengths_and_levels(corpus.examples)
     frames, level = (np.bincount(tracks.of_unit, weights=x) / n for x in each.T)
     mask = np.clip(frames[:, None] - np.arange(corpus.examples.mask.shape[1]), 0, 1)
     latent = np.broadcast_to(level[:, None, None], (*mask.shape, 1))
     return Corpus(tracks.ids, Example(latent, None, mask), tracks.members, tracks.metadata)
 
 
-def _length_and_level(latent: Any, mask: Any) -> tuple[float, float]:
-    """Valid frames of a latent, and its root mean square over them."""
-    power = np.square(np.asarray(latent, np.float64)).reshape(len(mask), -1).mean(axis=1)
-    mask = np.asarray(mask, np.float64)
-    return float(mask.sum()), math.sqrt((mask * power).sum() / mask.sum())
+def lengths_and_levels(examples: Example) -> Float64[np.ndarray, "n 2"]:
+    """Valid frames of each latent, and its root mean square over them."""
+    return columns.by_row(_lengths_and_levels, examples.latent, examples.mask)
+
+
+def _lengths_and_levels(latent: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    power, mask = np.square(np.asarray(latent, np.float64)), np.asarray(mask, np.float64)
+    by_frame, frames = power.reshape(*power.shape[:2], -1).mean(axis=2), mask.sum(axis=1)
+    return np.stack([frames, np.sqrt((mask * by_frame).sum(axis=1) / frames)], axis=1)
 
 
 def _name(unit: str, metadata: Mapping[str, Any]) -> str:

@@ -26,10 +26,11 @@ from jaxtyping import Float
 
 from tda_jax import fingerprint
 from tda_jax.artifact import whole_file
+from tda_jax.columns import Column, by_row, mapped
 from tda_jax.corpus import fields
 from tda_jax.corpus.metadata import QUERY_FRAMES, Record, read_metadata
 from tda_jax.errors import InputError
-from tda_jax.examples import Corpus, corpus_of
+from tda_jax.examples import Corpus, corpus_of, first_frames, in_memory
 from tda_jax.models.denoiser import Condition
 
 LAYOUTS = ("HWC", "CHW")
@@ -42,7 +43,9 @@ _WORDS |= {"text_mask": "(tokens,)", "mask": "(frames,)"}
 
 
 def read_arrays(folder: Path, layout: str = "HWC") -> Corpus:
-    """Reads a corpus. Latents and conditions of 16 bits become float32.
+    """A corpus, of which latents, conditions and masks are read when they are asked for.
+
+    All are read once here, to be checked. Those of 16 bits become float32.
 
     Args:
         folder: as this module describes it.
@@ -72,7 +75,7 @@ def read_queries(folder: Path, layout: str = "HWC") -> Corpus:
                 f"{folder / _METADATA}: {QUERY_FRAMES} of {name!r} is {[*record.query_frames]}, "
                 f"but it has {shape[0]} frames; give a part of 0 .. {shape[0]}"
             )
-    queries = _assemble(found, records, shape, layout)
+    queries = in_memory(_assemble(found, records, shape, layout))
     masks = np.array(queries.examples.mask)
     for name, mask in zip(queries.ids, masks, strict=True):
         if name in records and records[name].query_frames is not None:
@@ -99,9 +102,7 @@ def read_log_mels(folder: Path) -> dict[str, Float[np.ndarray, "2 mels"]]:
     if len(field.shape) != 2 or field.shape[0] != 2 or field.dtype.kind != "f":
         raise InputError(f"{place}: {_LOG_MEL} is {field.dtype} {field.shape}; give (2, mels)")
     ids = sorted(field.ids)
-    rows = np.empty((len(ids), *field.shape), field.dtype)
-    fields.read_rows(field, ids, rows)
-    return dict(zip(ids, rows, strict=True))
+    return dict(zip(ids, fields.column(field, ids)[:], strict=True))
 
 
 def save_log_mels(folder: Path, ids: Sequence[str], rows: Float[np.ndarray, "n 2 mels"]) -> None:
@@ -172,31 +173,25 @@ def _assemble(
     layout: str,
 ) -> Corpus:
     ids = sorted(found["latent"].ids)
-    arrays: dict[str, np.ndarray] = {}
-    for name, field in found.items():
-        rows = shape if name == "latent" else field.shape
-        arrays[name] = np.empty((len(ids), *rows), field.dtype)
-        turned = name == "latent" and layout == "CHW"
-        as_stored = np.moveaxis(arrays[name], -1, 1) if turned else arrays[name]
-        fields.read_rows(field, ids, as_stored)
+    arrays = {name: fields.column(field, ids) for name, field in found.items()}
+    if layout == "CHW":
+        arrays["latent"] = mapped(lambda x: np.moveaxis(x, 1, -1), arrays["latent"])
     if "text_mask" in arrays:
         arrays["text_mask"] = _tokens(found["text_mask"].place, ids, arrays["text_mask"])
     masks = arrays.get("mask")
     if masks is None:
-        masks = np.ones((len(ids), shape[0]), np.float32)
-        for name, mask in zip(ids, masks, strict=True):
-            if name in records and records[name].frames is not None:
-                mask[records[name].frames :] = 0
+        kept = (records[name].frames if name in records else None for name in ids)
+        masks = first_frames([shape[0] if k is None else k for k in kept], shape[0])
     parts = (arrays.get(name) for name in Condition._fields)
     members = np.array([records[name].member if records else True for name in ids])
     metadata = [records[name].carried if records else {} for name in ids]
     return corpus_of(ids, arrays["latent"], Condition(*parts), masks, members, metadata)
 
 
-def _tokens(place: Path, ids: Sequence[str], masks: np.ndarray) -> np.ndarray:
+def _tokens(place: Path, ids: Sequence[str], masks: Column) -> Column:
     """Text masks as bools."""
-    odd = ~((masks == 0) | (masks == 1)).all(axis=1)
-    empty = ~(masks == 1).any(axis=1)
+    odd = by_row(lambda x: ~((x == 0) | (x == 1)).all(axis=1), masks)
+    empty = by_row(lambda x: ~(x == 1).any(axis=1), masks)
     for bad, words in ((odd, "hold values beside 0 and 1"), (empty, "keep no token")):
         if bad.any():
             names = [ids[i] for i in np.flatnonzero(bad)[: fields.SHOWN]]
@@ -204,7 +199,7 @@ def _tokens(place: Path, ids: Sequence[str], masks: np.ndarray) -> np.ndarray:
                 f"{place}: {int(bad.sum())} text masks {words}, such as those of {names}; "
                 "give 1 where there is a token and 0 where there is padding"
             )
-    return masks == 1
+    return mapped(lambda x: x == 1, masks)
 
 
 def _refuse_unknown(folder: Path) -> None:

@@ -8,22 +8,26 @@ import contextlib
 import io
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 
 from tda_jax import fingerprint
+from tda_jax.columns import Column, ahead
 from tda_jax.errors import InputError
-from tda_jax.examples import Corpus, corpus_of
+from tda_jax.examples import Corpus, corpus_of, first_frames
 from tda_jax.models.denoiser import Condition
 
 MEMBERS, DECOYS = "train", "held_out"
 _MADE_OF = "made_of"
 _PARTS = Condition._fields
+_ARRAYS = ("mean", "std", "log_mel")
+_AT_A_TIME = 256  # rows
 
 
 class Row(NamedTuple):
@@ -135,32 +139,35 @@ def read_rows(folder: Path) -> Iterator[Row]:
     Raises:
         InputError: the folder holds no dataset that this module wrote.
     """
-    builder = _builder(folder)
-    for split in (s for s in (MEMBERS, DECOYS) if s in builder.info.splits):
-        for found in builder.as_data_source(split=split):
-            yield _row(found)
+    read, n = _reader(folder)
+    for _, some in ahead(read, np.split(np.arange(n), range(_AT_A_TIME, n, _AT_A_TIME))):
+        yield from map(_row, some)
 
 
 def read_dataset(folder: Path) -> Corpus:
     """A dataset as a corpus to score: a track for each window and caption.
 
     The latent is the posterior's mean. The metadata of each names its `track`, the `caption` and
-    the `window_start`.
+    the `window_start`. Latents and conditions are read when they are asked for, once here to be
+    checked.
 
     Raises:
         InputError: see `read_rows`.
     """
-    units = [(row, i) for row in read_rows(folder) for i in range(len(row.captions))]
-    ids = [_unit(row, i) for row, i in units]
-    masks = np.stack([np.arange(len(row.mean)) < row.frames for row, _ in units])
-    return corpus_of(
-        ids,
-        np.stack([row.mean for row, _ in units]),
-        Condition(*(_stacked(units, part) for part in _PARTS)),
-        masks,
-        np.array([row.member for row, _ in units]),
-        [_carried(row, i) for row, i in units],
-    )
+    ids, members, metadata, frames, window, caption = [], [], [], [], [], []
+    first = None
+    for w, row in enumerate(read_rows(folder)):
+        first = row if first is None else first
+        for i in range(len(row.captions)):
+            ids.append(_unit(row, i))
+            members.append(row.member)
+            metadata.append(_carried(row, i))
+            frames.append(row.frames)
+            window.append(w)
+            caption.append(i)
+    latent, condition = _columns(folder, first, np.array(window), np.array(caption))
+    masks = first_frames(frames, latent.shape[1])
+    return corpus_of(ids, latent, condition, masks, np.array(members), metadata)
 
 
 def read_log_mels(folder: Path) -> dict[str, Float[np.ndarray, "2 mels"]]:
@@ -183,10 +190,65 @@ def _carried(row: Row, i: int) -> dict[str, Any]:
     return {**row.metadata, **own}
 
 
-def _stacked(units: Sequence[tuple[Row, int]], part: str) -> Shaped[np.ndarray, "n ..."] | None:
-    if getattr(units[0][0].condition, part) is None:
-        return None
-    return np.stack([getattr(row.condition, part)[i] for row, i in units])
+def _reader(folder: Path) -> tuple[Callable[[np.ndarray], list[Mapping[str, Any]]], int]:
+    """Positions, of members first, -> their rows as they are stored; and how many there are.
+
+    Raises:
+        InputError: there is no such dataset; and when rows are read, if they cannot be.
+    """
+    builder = _builder(folder)
+    splits = [s for s in (MEMBERS, DECOYS) if s in builder.info.splits]
+    sources = [builder.as_data_source(split=split) for split in splits]
+    starts = np.cumsum([0, *map(len, sources)])
+
+    def read(rows: np.ndarray) -> list[Mapping[str, Any]]:
+        found: list[Any] = [None] * len(rows)
+        for split, source, start, stop in zip(splits, sources, starts, starts[1:], strict=False):
+            own = np.flatnonzero((start <= rows) & (rows < stop))
+            if not len(own):
+                continue
+            try:
+                some = source.__getitems__((rows[own] - start).tolist())
+            except Exception as error:  # array_record and protobuf have no errors of their own
+                raise InputError(
+                    f"{folder}: rows of the split {split!r} cannot be read ({error}). Its files "
+                    "are damaged or cut short: restore them, or make the dataset again"
+                ) from error
+            for i, row in zip(own, some, strict=True):
+                found[i] = row
+        return found
+
+    return read, int(starts[-1])
+
+
+def _columns(
+    folder: Path, first: Row, window: np.ndarray, caption: np.ndarray
+) -> tuple[Column, Condition]:
+    """Latents and conditions of units, each one caption of one window."""
+    stored, _ = _reader(folder)
+    # The parts of a block are asked for one after the other, and lie in the same rows.
+    latest = lru_cache(maxsize=1)(lambda windows: stored(np.frombuffer(windows, np.int64)))
+
+    def rows_of(units: np.ndarray) -> tuple[list[Mapping[str, Any]], np.ndarray]:
+        windows, which = np.unique(window[units], return_inverse=True)
+        return latest(windows.astype(np.int64).tobytes()), which
+
+    def latents(units: np.ndarray) -> np.ndarray:
+        rows, which = rows_of(units)
+        return np.stack([rows[w]["mean"] for w in which])
+
+    def part(name: str, like: np.ndarray | None) -> Column | None:
+        if like is None:
+            return None
+
+        def read(units: np.ndarray) -> np.ndarray:
+            rows, which = rows_of(units)
+            return np.stack([rows[w][name][c] for w, c in zip(which, caption[units], strict=True)])
+
+        return Column((len(window), *like.shape[1:]), like.dtype, read)
+
+    parts = (part(name, getattr(first.condition, name)) for name in _PARTS)
+    return Column((len(window), *first.mean.shape), first.mean.dtype, latents), Condition(*parts)
 
 
 def _row(found: Mapping[str, Any]) -> Row:
@@ -212,14 +274,14 @@ def _row(found: Mapping[str, Any]) -> Row:
 def _features(row: Row) -> tfds.features.FeaturesDict:
     """The features of rows like this one; the number of captions may differ."""
 
-    def array(x: np.ndarray) -> tfds.features.Tensor:
-        return tfds.features.Tensor(shape=x.shape, dtype=x.dtype)
+    def array(x: np.ndarray, shape: tuple[int | None, ...]) -> tfds.features.Tensor:
+        # As bytes: a list of floats takes seven times as long to write.
+        return tfds.features.Tensor(
+            shape=shape, dtype=x.dtype, encoding=tfds.features.Encoding.BYTES
+        )
 
     parts = {k: np.asarray(v) for k, v in row.condition._asdict().items() if v is not None}
-    conditions = {
-        name: tfds.features.Tensor(shape=(None, *x.shape[1:]), dtype=x.dtype)
-        for name, x in parts.items()
-    }
+    conditions = {name: array(x, (None, *x.shape[1:])) for name, x in parts.items()}
     text = tfds.features.Text()
     return tfds.features.FeaturesDict(
         {
@@ -227,9 +289,7 @@ def _features(row: Row) -> tfds.features.FeaturesDict:
             "track": text,
             "member": tfds.features.Scalar(np.bool_),
             "start": tfds.features.Scalar(np.float32),
-            "mean": array(row.mean),
-            "std": array(row.std),
-            "log_mel": array(row.log_mel),
+            **{name: array(x, x.shape) for name in _ARRAYS for x in [getattr(row, name)]},
             "frames": tfds.features.Scalar(np.int32),
             "captions": tfds.features.Sequence(text),
             **conditions,

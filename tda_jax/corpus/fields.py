@@ -16,8 +16,8 @@ from typing import IO, NamedTuple
 
 import ml_dtypes
 import numpy as np
-from jaxtyping import Shaped
 
+from tda_jax.columns import Column
 from tda_jax.errors import InputError
 
 _HALVES = (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
@@ -72,8 +72,7 @@ def read_headers(place: Path) -> Field:
         InputError: a file is unreadable, cut off, or of Python objects or records; the shapes
             differ, or have an axis of length 0; there is no array, or one twice.
     """
-    with _files(place) as files:
-        headers = {name: _header(place, name, file) for name, file in files.items()}
+    headers = {name: _header(place, name, file) for name, file in _files(place).items()}
     if not headers:
         raise InputError(f"{place}: holds no arrays; give one .npy for each track")
     usual = Counter(shape for shape, _ in headers.values()).most_common(1)[0][0]
@@ -91,53 +90,52 @@ def read_headers(place: Path) -> Field:
     return Field(place, usual, np.result_type(*wide), frozenset(headers))
 
 
-def read_rows(
-    field: Field,
-    ids: Sequence[str],
-    out: Shaped[np.ndarray, "n ..."],
-) -> None:
-    """Reads the arrays of some tracks into the rows of `out`, in their order.
+def column(field: Field, ids: Sequence[str]) -> Column:
+    """The arrays of some tracks, in their order and in the field's dtype; none is read yet.
 
     Args:
         field: from `read_headers`.
         ids: tracks of the field.
-        out: (n, *shape of the field), where to, in the field's dtype.
 
     Raises:
-        InputError: an array cannot be read, or has changed since its header was.
+        InputError: the field cannot be opened; and when rows are read, if one of them cannot be,
+            or has changed since its header was read.
     """
-    with _files(field.place) as files:
-        for row, name in zip(out, ids, strict=True):
-            with _reading(f"{field.place}: {name!r}"), files[name].open() as stream:
+    files = _files(field.place)
+    chosen = [files[name] for name in ids]
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        out = np.empty((len(rows), *field.shape), field.dtype)
+        for row, i in zip(out, rows, strict=True):
+            with _reading(f"{field.place}: {ids[i]!r}"), chosen[i].open() as stream:
                 array = np.lib.format.read_array(stream, allow_pickle=False)
                 if array.shape != field.shape:
                     raise ValueError(f"its shape is {array.shape} now, {field.shape} before")
                 row[...] = array.view(_meant(array.dtype))
+        return out
+
+    return Column((len(ids), *field.shape), field.dtype, read)
 
 
-@contextmanager
-def _files(place: Path) -> Iterator[Mapping[str, _File]]:
-    """The arrays of a field by id, open to be read while the context lasts."""
+def _files(place: Path) -> Mapping[str, _File]:
+    """The arrays of a field by id; an archive stays open as long as one of them is known."""
     if place.is_dir():
         with _reading(f"{place}"):
-            files = _folder_files(place)
-        yield files
-        return
+            return _folder_files(place)
     try:
         archive = zipfile.ZipFile(place)
     except (OSError, zipfile.BadZipFile) as error:
         raise InputError(f"{place}: no sound npz file ({error}). Write it again") from error
-    with archive:
-        files = {}
-        for info in archive.infolist():
-            name = info.filename.removesuffix(".npy")
-            if name in files or name == info.filename:
-                raise InputError(
-                    f"{place}: member {info.filename!r} is no .npy, or is there twice; "
-                    "write it with numpy.savez, with the ids as keys"
-                )
-            files[name] = _File(partial(archive.open, info), info.file_size)
-        yield files
+    files = {}
+    for info in archive.infolist():
+        name = info.filename.removesuffix(".npy")
+        if name in files or name == info.filename:
+            raise InputError(
+                f"{place}: member {info.filename!r} is no .npy, or is there twice; "
+                "write it with numpy.savez, with the ids as keys"
+            )
+        files[name] = _File(partial(archive.open, info), info.file_size)
+    return files
 
 
 def _folder_files(place: Path) -> dict[str, _File]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tda_jax import columns
 from tda_jax.attribution import calibration
 from tda_jax.corpus import fields
 from tda_jax.errors import InputError
@@ -62,8 +63,10 @@ def refuse_unfit(corpus: Corpus, config: UNetConfig, what: str, layout: str) -> 
 
 def scale_warnings(corpus: Corpus, what: str) -> list[str]:
     """Says if the latents' standard deviation over valid frames is far from 1."""
-    valid = np.asarray(corpus.examples.mask) > 0
-    deviation = float(np.std(np.asarray(corpus.examples.latent)[valid], dtype=np.float64))
+    count, total, squares = columns.by_row(
+        _moments, corpus.examples.latent, corpus.examples.mask
+    ).sum(axis=0)
+    deviation = math.sqrt(max(0.0, squares / count - (total / count) ** 2))
     if USUAL[0] <= deviation <= USUAL[1]:
         return []
     return [
@@ -96,6 +99,13 @@ def decoy_warnings(corpus: Corpus) -> list[str]:
     ]
 
 
+def _moments(latent: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Of each latent how many values are valid, their sum and that of their squares: (n, 3)."""
+    x, valid = np.asarray(latent, np.float64).reshape(*latent.shape[:2], -1), mask > 0
+    sums = [(p * valid[..., None]).sum(axis=(1, 2)) for p in (x, x * x)]
+    return np.stack([valid.sum(axis=1) * x.shape[2], *sums], axis=1)
+
+
 def _refuse_latents(shape: tuple[int, ...], config: UNetConfig, what: str, layout: str) -> None:
     """Takes the shape (frames, bins, channels) of a latent as it was read."""
     channels = config.in_channels
@@ -113,7 +123,9 @@ def _refuse_latents(shape: tuple[int, ...], config: UNetConfig, what: str, layou
         )
 
 
-def _refuse_condition(what: str, part: str, given: np.ndarray | None, wanted: int | None) -> None:
+def _refuse_condition(
+    what: str, part: str, given: columns.Array | None, wanted: int | None
+) -> None:
     if wanted is None and given is not None:
         raise InputError(
             f"{what}: have {part}, which this UNet does not take; move {part}/ or {part}.npz "

@@ -20,7 +20,7 @@ from tda_jax.attribution.units import Tracks
 from tda_jax.corpus import fitting
 from tda_jax.evaluation.ranking import mean_interval
 from tda_jax.evaluation.verdicts import FAILS, HOLDS, above, decided, shown
-from tda_jax.examples import Corpus, take
+from tda_jax.examples import Corpus, in_memory, take
 
 _ALIKE = 0.9  # correlation of mean spectra above which a decoded window is the one encoded
 _GROUP = "all"
@@ -61,7 +61,7 @@ def chosen(corpus: Corpus, tracks: Tracks, count: int, seed: int) -> Corpus:
     digest = [fingerprint.of_text(f"preflight {seed}", corpus.ids[i]) for i in first]
     order = first[sorted(range(len(first)), key=digest.__getitem__)]
     sides = [order[corpus.members[order] == side][:count] for side in (True, False)]
-    return take(corpus, np.sort(np.concatenate(sides)))
+    return in_memory(take(corpus, np.sort(np.concatenate(sides))))
 
 
 def others(condition: Any) -> Int[np.ndarray, " n"]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tda_jax.corpus.arrays import read_arrays, read_queries, save_arrays
 from tda_jax.errors import InputError
-from tda_jax.examples import corpus_fingerprint, corpus_of
+from tda_jax.examples import corpus_fingerprint, corpus_of, in_memory
 from tda_jax.models.denoiser import Condition
 
 IDS = ["a", "b", "disk/c"]
@@ -60,7 +60,7 @@ def test_a_folder_is_read_as_it_stands(tmp_path, packed):
         "",
         {"id": "b", "member": True},
     ]
-    corpus = read_arrays(put(tmp_path, fields(), packed, metadata))
+    corpus = in_memory(read_arrays(put(tmp_path, fields(), packed, metadata)))
     assert corpus.ids == tuple(IDS)
     examples, expected = corpus.examples, fields()
     for i, name in enumerate(IDS):
@@ -76,7 +76,7 @@ def test_a_folder_is_read_as_it_stands(tmp_path, packed):
 
 
 def test_latents_alone_are_a_corpus(tmp_path):
-    corpus = read_arrays(put(tmp_path, {"latent": fields()["latent"]}))
+    corpus = in_memory(read_arrays(put(tmp_path, {"latent": fields()["latent"]})))
     assert corpus.examples.condition == Condition(None, None, None)
     assert corpus.members.all()
     assert corpus.examples.mask.tolist() == [[1.0] * FRAMES] * 3
@@ -85,7 +85,7 @@ def test_latents_alone_are_a_corpus(tmp_path):
 
 def test_frames_become_a_mask(tmp_path):
     given = {"latent": fields()["latent"]}
-    corpus = read_arrays(put(tmp_path, given, metadata=lines(frames=2)))
+    corpus = in_memory(read_arrays(put(tmp_path, given, metadata=lines(frames=2))))
     assert corpus.examples.mask.tolist() == [[1] * 5, [1, 1, 0, 0, 0], [1] * 5]
     assert corpus.metadata[1] == {}
 
@@ -94,7 +94,7 @@ def test_frames_become_a_mask(tmp_path):
 def test_channels_first_are_turned(tmp_path, shape):
     rng = np.random.default_rng(0)
     given = {name: rng.standard_normal(shape).astype(np.float32) for name in IDS}
-    corpus = read_arrays(put(tmp_path, {"latent": given}), layout="CHW")
+    corpus = in_memory(read_arrays(put(tmp_path, {"latent": given}), layout="CHW"))
     assert corpus.examples.latent.shape == (3, *shape[1:], 2)
     for i, name in enumerate(IDS):
         for channel in range(2):
@@ -107,7 +107,7 @@ def test_channels_first_are_turned(tmp_path, shape):
 @pytest.mark.parametrize("packed", [(), ("latent", "embedding", "text")])
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
 def test_sixteen_bits_become_float32(tmp_path, dtype, packed):
-    corpus = read_arrays(put(tmp_path, fields(dtype), packed))
+    corpus = in_memory(read_arrays(put(tmp_path, fields(dtype), packed)))
     examples, expected = corpus.examples, fields(dtype)
     for i, name in enumerate(IDS):
         for found, field in (
@@ -127,7 +127,7 @@ def test_dtypes_byte_orders_and_memory_orders_may_mix(tmp_path, order):
         "b": given["b"].astype(f"{order}f8"),
         "disk/c": np.asfortranarray(given["disk/c"].astype(f"{order}f4")),
     }
-    corpus = read_arrays(put(tmp_path, {"latent": mixed}))
+    corpus = in_memory(read_arrays(put(tmp_path, {"latent": mixed})))
     assert corpus.examples.latent.dtype == np.dtype(np.float64)
     for i, name in enumerate(IDS):
         np.testing.assert_array_equal(corpus.examples.latent[i], mixed[name])
@@ -136,7 +136,7 @@ def test_dtypes_byte_orders_and_memory_orders_may_mix(tmp_path, order):
 @pytest.mark.parametrize("dtype", [">f2", ">f4"])
 def test_other_byte_orders_become_this_machines(tmp_path, dtype):
     given = {name: x.astype(dtype) for name, x in fields()["latent"].items()}
-    latent = read_arrays(put(tmp_path, {"latent": given})).examples.latent
+    latent = in_memory(read_arrays(put(tmp_path, {"latent": given}))).examples.latent
     assert latent.dtype.str == np.dtype(np.float32).str
     np.testing.assert_array_equal(latent[1], given["b"])
 
@@ -383,7 +383,7 @@ def test_a_query_may_ask_about_a_part(tmp_path):
     assert queries.examples.mask.tolist() == [[0, 1, 1, 0, 0], [1] * 5, [0, 0, 0, 1, 0]]
     assert queries.metadata[0] == {"query_frames": [1, 3]}
     # As a corpus the same folder is whole.
-    corpus = read_arrays(folder)
+    corpus = in_memory(read_arrays(folder))
     assert corpus.examples.mask.tolist() == [[1] * 5, [1] * 5, [1, 1, 1, 1, 0]]
     np.testing.assert_array_equal(corpus.examples.latent, queries.examples.latent)
 
@@ -428,7 +428,7 @@ def corpus_to_save(ids=("file", "../x", "é/ 1.npy", "b"), dtype=np.float32, par
 def test_a_saved_corpus_comes_back_as_it_was(tmp_path, dtype, parts):
     corpus = corpus_to_save(dtype=dtype, parts=parts)
     save_arrays(tmp_path / "new" / "c", corpus)
-    again = read_arrays(tmp_path / "new" / "c")
+    again = in_memory(read_arrays(tmp_path / "new" / "c"))
     assert again.ids == corpus.ids
     assert again.metadata == corpus.metadata
     assert corpus_fingerprint(again) == corpus_fingerprint(corpus)

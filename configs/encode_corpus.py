@@ -13,6 +13,8 @@ Result: WORKDIR/dataset, which `experiments.attribute` and any user of TFDS read
 
 from ml_collections import ConfigDict, config_dict
 
+from configs import arrays
+
 
 def get_config() -> ConfigDict:
     """The settings, each with its default."""
@@ -27,4 +29,5 @@ def get_config() -> ConfigDict:
     config.devices = 0  # 0 for all of this process
     config.batch = 4  # windows on one device at a time
     config.chunk = 32  # files that are encoded and kept together
+    config.hosts = arrays.get_config().hosts  # of processes that share the work
     return config.lock()

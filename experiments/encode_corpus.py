@@ -6,18 +6,19 @@ python -m experiments.encode_corpus --config=configs/encode_corpus.py --config.a
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 from ml_collections import ConfigDict
 
 from configs.encode_corpus import get_config
 from experiments import cards
 from experiments.attribute_outputs import write_summary
 from experiments.progress import Bars, Clock, Progress
-from tda_jax import devices, fingerprint
+from experiments.status import Status
+from tda_jax import devices, fingerprint, hosts
+from tda_jax.attribution.prepare import silent
 from tda_jax.audio.mel import MelSettings
 from tda_jax.corpus import dataset, encoding, folder, packing
 from tda_jax.errors import InputError
@@ -31,15 +32,16 @@ TRAINED_ON_CAPTIONS = "_trained_on_captions"
 _CLAP = "ClapTextModelWithProjection"
 
 
-def run(config: ConfigDict, progress: Progress) -> dict[str, Any]:
+def run(config: ConfigDict, progress: Progress, among: hosts.Hosts = hosts.ALONE) -> dict[str, Any]:
     """Runs a card: lists, reads, encodes, writes the dataset, a summary and what was skipped.
 
     Args:
         config: as `configs/encode_corpus.py` gives it.
         progress: told of files done.
+        among: this process of those that share the encoding, each of which calls this.
 
     Returns:
-        What `summary.json` holds.
+        What `summary.json` holds; nothing but for process 0, which writes it.
 
     Raises:
         InputError: something given cannot be used; no file can; the workdir holds what other
@@ -56,17 +58,27 @@ def run(config: ConfigDict, progress: Progress) -> dict[str, Any]:
     source |= _models(config, pipeline)
     _warn_of_conditions(config, pipeline)
     _refuse_other(workdir, source)
-    packed = _pack(config, pipeline, tokenizer, listing, clock)
+    made = _Made(config, pipeline, tokenizer, listing)
+    made.conditions(["a caption"])  # what does not fit is refused before the work
+    chunks = list(made.chunks(clock, among))
+    hosts.meet(among, "files encoded")
+    if not among.first:
+        hosts.meet(among, "dataset written")
+        return {}
+    if among.count > 1:
+        chunks = list(made.chunks(silent, hosts.ALONE))
+    packed = packing.outline(chunks, listing.tracks)
     names = {track.id: track.file_name for track in listing.tracks}
     skipped = [*listing.skipped]
     skipped += [folder.Skipped(names[i], reason) for i, reason in packed.skipped.items()]
-    _refuse_rows(config, packed.rows, skipped)
+    _refuse_rows(config, packed.windows, skipped)
     clock("writing the dataset", 0, 1)
-    source["rows"] = _fingerprint(packed.rows)
-    dataset.write_dataset(workdir / "dataset", packed.rows, source)
+    source["rows"] = _fingerprint(chunks, packed.windows)
+    sides = (made.rows(chunks, member) for member in (True, False))
+    dataset.write_dataset(workdir / "dataset", *sides, source)
     clock("writing the dataset", 1, 1)
     _write_skipped(workdir, skipped)
-    content = _summary(packed.rows, listing, skipped)
+    content = _summary(packed, listing, skipped)
     content |= {"made_of": source, "seconds": clock.seconds(workdir / "summary.json")}
     path = write_summary(workdir, content)
     for name, reason in skipped:
@@ -75,6 +87,7 @@ def run(config: ConfigDict, progress: Progress) -> dict[str, Any]:
         f"{content['tracks']} tracks and {content['decoys']} decoys in {content['windows']} "
         f"windows, {len(skipped)} files skipped; wrote {workdir / 'dataset'}/ and {path}"
     )
+    hosts.meet(among, "dataset written")
     return content
 
 
@@ -90,32 +103,36 @@ def _warn_of_conditions(config: ConfigDict, pipeline: Pipeline) -> None:
         )
 
 
-def _pack(
-    config: ConfigDict,
-    pipeline: Pipeline,
-    tokenizer: captions.CaptionTokenizer,
-    listing: folder.Listing,
-    progress: Progress,
-) -> packing.Packed:
-    """Encodes the files and their captions."""
-    vae = pipeline.components["vae"]
+class _Made(NamedTuple):
+    """What the dataset is made of."""
 
-    def conditions(texts: Sequence[str]) -> Condition:
-        return captions.conditions(pipeline.components["text_encoder"], tokenizer, texts)
+    config: ConfigDict
+    pipeline: Pipeline
+    tokenizer: captions.CaptionTokenizer
+    listing: folder.Listing
 
-    conditions(["a caption"])  # what does not fit is refused before the work
-    chunks = encoding.encode(
-        [encoding.File(track.id, track.path) for track in listing.tracks],
-        encoding.Cut(config.seconds, config.hop, config.windows or None),
-        MelSettings(),
-        vae,
-        Path(config.workdir) / "chunks",
-        config.chunk,
-        config.batch,
-        devices.local_devices(config.devices or None),
-        progress,
-    )
-    return packing.pack(chunks, listing.tracks, vae.module.config, conditions)
+    def conditions(self, texts: Sequence[str]) -> Condition:
+        return captions.conditions(self.pipeline.components["text_encoder"], self.tokenizer, texts)
+
+    def chunks(self, progress: Progress, among: hosts.Hosts) -> Iterator[encoding.Chunk]:
+        """The encoded files, of this process's share."""
+        config = self.config
+        return encoding.encode(
+            [encoding.File(track.id, track.path) for track in self.listing.tracks],
+            encoding.Cut(config.seconds, config.hop, config.windows or None),
+            MelSettings(),
+            self.pipeline.components["vae"],
+            Path(config.workdir) / "chunks",
+            config.chunk,
+            config.batch,
+            devices.local_devices(config.devices or None),
+            progress,
+            among,
+        )
+
+    def rows(self, chunks: Sequence[encoding.Chunk], member: bool) -> Iterator[dataset.Row]:
+        vae = self.pipeline.components["vae"].module.config
+        return packing.rows(chunks, self.listing.tracks, vae, self.conditions, member)
 
 
 def _refuse(config: ConfigDict) -> None:
@@ -152,9 +169,9 @@ def _refuse_other(workdir: Path, source: Mapping[str, Any]) -> None:
 
 
 def _refuse_rows(
-    config: ConfigDict, rows: Sequence[dataset.Row], skipped: Sequence[folder.Skipped]
+    config: ConfigDict, windows: Sequence[packing.Window], skipped: Sequence[folder.Skipped]
 ) -> None:
-    if not rows:
+    if not windows:
         path = _write_skipped(Path(config.workdir), skipped)
         name, reason = skipped[0]
         raise InputError(
@@ -162,13 +179,13 @@ def _refuse_rows(
             f"({_in_one_line(reason)}); {path} says why of each"
         )
     seen: dict[str, str] = {}
-    for row in rows:
-        if row.id in seen:
+    for window in windows:
+        if window.id in seen:
             raise InputError(
-                f"windows of the tracks {seen[row.id]!r} and {row.track!r} are both called "
-                f"{row.id!r}; give one of the tracks another id in {folder.METADATA}"
+                f"windows of the tracks {seen[window.id]!r} and {window.track.id!r} are both "
+                f"called {window.id!r}; give one of the tracks another id in {folder.METADATA}"
             )
-        seen[row.id] = row.track
+        seen[window.id] = window.track.id
 
 
 def _settings(config: ConfigDict) -> dict[str, Any]:
@@ -188,14 +205,14 @@ def _models(config: ConfigDict, pipeline: Pipeline) -> dict[str, Any]:
     return {**weights, "tokenizer": fingerprint.of_files(files)}
 
 
-def _fingerprint(rows: Sequence[dataset.Row]) -> str:
-    def of_row(r: dataset.Row) -> str:
-        said = [r.id, r.track, r.member, float(r.start), r.frames, list(r.captions), r.metadata]
-        parts = [x for x in r.condition if x is not None]
-        arrays = [fingerprint.of_array(np.asarray(x)) for x in (r.mean, r.std, r.log_mel, *parts)]
-        return json.dumps([*said, *arrays])
-
-    return fingerprint.of_text(*map(of_row, rows))
+def _fingerprint(chunks: Sequence[encoding.Chunk], windows: Sequence[packing.Window]) -> str:
+    """Of what decides the rows, beside what `_settings` and `_models` say."""
+    tracks = {window.track.id: window.track for window in windows}
+    said = (
+        [t.id, t.member, t.captions, t.title, t.artist, t.file_name, t.carried]
+        for t in tracks.values()
+    )
+    return fingerprint.of_text(*(chunk.path.name for chunk in chunks), *map(json.dumps, said))
 
 
 def _write_skipped(workdir: Path, skipped: Sequence[folder.Skipped]) -> Path:
@@ -212,17 +229,17 @@ def _in_one_line(text: str) -> str:
 
 
 def _summary(
-    rows: Sequence[dataset.Row], listing: folder.Listing, skipped: Sequence[folder.Skipped]
+    packed: packing.Packed, listing: folder.Listing, skipped: Sequence[folder.Skipped]
 ) -> dict[str, Any]:
-    tracks = {row.track: row.member for row in rows}
-    members = sum(tracks.values())
-    frames = [row.frames for row in rows]
+    tracks = {window.track.id: window.track for window in packed.windows}
+    members = sum(track.member for track in tracks.values())
+    frames = [window.frames for window in packed.windows]
     return {
         "tracks": members,
         "decoys": len(tracks) - members,
-        "windows": len(rows),
-        "captions": len({text for row in rows for text in row.captions}),
-        "latent": list(rows[0].mean.shape),
+        "windows": len(packed.windows),
+        "captions": len({text for track in tracks.values() for text in track.captions}),
+        "latent": list(packed.shape),
         "valid_frames": {"mean": sum(frames) / len(frames), "least": min(frames)},
         "files": {
             "listed": len(listing.tracks) + len(listing.skipped),
@@ -236,8 +253,9 @@ def _summary(
 
 def main(config: ConfigDict) -> None:
     """Runs the card with bars of progress."""
+    among = cards.hosts_of(config)
     with Bars() as bars:
-        run(config, bars)
+        run(config, Status(bars, Path(config.workdir) / "status", among), among)
 
 
 if __name__ == "__main__":

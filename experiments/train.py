@@ -176,19 +176,18 @@ def _encoders(run: _Run, vae: Component) -> None:
         return
     tracks = {track.id: track for track in run.members}
     files = [encoding.File(t.id, t.path) for t in run.members]
-    chunks = list(
-        encoding.encode(
-            files,
-            encoding.Cut(run.config.seconds),
-            MelSettings(),
-            vae,
-            run.workdir / "encoded" / "chunks",
-            _CHUNK,
-            _BATCH,
-            devices.local_devices(run.config.devices or None),
-            run.progress,
-        )
+    made = encoding.encode(
+        files,
+        encoding.Cut(run.config.seconds),
+        MelSettings(),
+        vae,
+        run.workdir / "encoded" / "chunks",
+        _CHUNK,
+        _BATCH,
+        devices.local_devices(run.config.devices or None),
+        run.progress,
     )
+    chunks = [encoding.read_chunk(chunk) for chunk in made]
     mean, std, frames = (
         np.concatenate([getattr(c, name) for c in chunks]) for name in ("mean", "std", "frames")
     )

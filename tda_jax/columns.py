@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jaxtyping import Shaped
 
-_BLOCK = 2**25  # bytes of a block of rows, where the caller names no size
+_BLOCK = 2**24  # bytes of a block of rows, where the caller names no size
 
 Item, Value = TypeVar("Item"), TypeVar("Value")
 Rows = Callable[[np.ndarray], np.ndarray]  # positions -> their rows, in that order
@@ -28,11 +28,14 @@ class Column:
         shape: of the whole.
         dtype: of its values.
         read: whole numbers 0 .. n-1, one at least, in any order -> their rows. Threads call it.
+        touched: bytes that are in memory while a row is read, where they are more than the row:
+            it may lie in a record beside much else.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype
     read: Rows
+    touched: int = 0
 
     @property
     def ndim(self) -> int:
@@ -49,9 +52,11 @@ class Column:
             IndexError: there is no such row.
         """
         wanted = np.arange(len(self))[rows]
-        if not wanted.size:
-            return np.empty((*wanted.shape, *self.shape[1:]), self.dtype)
-        return self.read(wanted.reshape(-1)).reshape(*wanted.shape, *self.shape[1:])
+        found = np.empty((wanted.size, *self.shape[1:]), self.dtype)
+        size = _rows_of_a_block([self])
+        for start in range(0, wanted.size, size):
+            found[start : start + size] = self.read(wanted.reshape(-1)[start : start + size])
+        return found.reshape(*wanted.shape, *self.shape[1:])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """All rows, in memory."""
@@ -76,7 +81,8 @@ def taken(x: Any, rows: np.ndarray) -> Any:
     """The rows at some positions, in that order; of a column nothing is read yet."""
     if not isinstance(x, Column):
         return x[rows]
-    return Column((len(rows), *x.shape[1:]), x.dtype, lambda some: x.read(rows[some]))
+    shape = (len(rows), *x.shape[1:])
+    return Column(shape, x.dtype, lambda some: x.read(rows[some]), x.touched)
 
 
 def mapped(change: Callable[[np.ndarray], np.ndarray], x: Any) -> Any:
@@ -84,7 +90,8 @@ def mapped(change: Callable[[np.ndarray], np.ndarray], x: Any) -> Any:
     if not isinstance(x, Column):
         return change(x)
     like = change(np.empty((0, *x.shape[1:]), x.dtype))
-    return Column((len(x), *like.shape[1:]), like.dtype, lambda rows: change(x.read(rows)))
+    shape = (len(x), *like.shape[1:])
+    return Column(shape, like.dtype, lambda rows: change(x.read(rows)), max(x.touched, _row(x)))
 
 
 def ahead(read: Callable[[Item], Value], items: Iterable[Item]) -> Iterator[tuple[Item, Value]]:
@@ -109,12 +116,10 @@ def blocks(data: Any, size: int | None = None) -> Iterator[tuple[slice, Any]]:
 
     Args:
         data: the tree; it has at least one leaf.
-        size: rows of a block; by default as many as take 32 MiB.
+        size: rows of a block; by default as many as take 16 MiB.
     """
     leaves = jax.tree.leaves(data)
-    n = len(leaves[0])
-    row = sum(int(np.prod(x.shape[1:])) * np.dtype(x.dtype).itemsize for x in leaves)
-    size = size or max(1, _BLOCK // max(1, row))
+    n, size = len(leaves[0]), size or _rows_of_a_block(leaves)
     slices = [slice(start, min(start + size, n)) for start in range(0, n, size)]
     if not any(isinstance(x, Column) for x in leaves):
         return ((rows, jax.tree.map(lambda x, rows=rows: x[rows], data)) for rows in slices)
@@ -124,3 +129,13 @@ def blocks(data: Any, size: int | None = None) -> Iterator[tuple[slice, Any]]:
 def by_row(compute: Callable[..., np.ndarray], *arrays: Any) -> np.ndarray:
     """`compute` of rows of the arrays -> values with as long a leading axis; those of all rows."""
     return np.concatenate([np.asarray(compute(*some)) for _, some in blocks(arrays)])
+
+
+def _row(x: Any) -> int:
+    """Bytes of a row."""
+    return int(np.prod(x.shape[1:])) * np.dtype(x.dtype).itemsize
+
+
+def _rows_of_a_block(leaves: list[Any]) -> int:
+    touched = [x.touched for x in leaves if isinstance(x, Column)]
+    return max(1, _BLOCK // max(1, sum(map(_row, leaves)), *touched))

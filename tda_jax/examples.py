@@ -246,26 +246,26 @@ def _is_unicode(name: str) -> bool:
 
 
 def _refuse_values(ids: Sequence[str], leaves: Mapping[str, columns.Array]) -> None:
-    for name, leaf in leaves.items():
-        if not jnp.issubdtype(leaf.dtype, jnp.inexact):  # knows bfloat16, as numpy does not
-            continue
-        bad = columns.by_row(_not_finite, leaf)
-        if bad.any():
+    faults = columns.by_row(_faults, leaves["masks"], *leaves.values())  # all in one reading
+    empty, outside, *bad = faults.T
+    for name, each in zip(leaves, bad, strict=True):
+        if each.any():
             raise InputError(
-                f"{name} of {_named(ids, bad)} hold nan or inf; mend or leave out these tracks"
+                f"{name} of {_named(ids, each)} hold nan or inf; mend or leave out these tracks"
             )
-    masks = leaves["masks"]
-    empty, outside = columns.by_row(_mask_faults, masks).T
     if empty.any():
         raise InputError(f"the masks of {_named(ids, empty)} keep no frame; leave out these tracks")
     if outside.any():
         raise InputError(f"the masks of {_named(ids, outside)} leave 0 .. 1; 1 is a valid frame")
 
 
+def _faults(masks: np.ndarray, *leaves: np.ndarray) -> np.ndarray:
+    """Of each row: its mask keeps no frame, that leaves 0 .. 1, and each leaf is not finite."""
+    empty, outside = ~(masks > 0).any(axis=1), ((masks < 0) | (masks > 1)).any(axis=1)
+    return np.stack([empty, outside, *map(_not_finite, leaves)], axis=1)
+
+
 def _not_finite(rows: np.ndarray) -> np.ndarray:
+    if not jnp.issubdtype(rows.dtype, jnp.inexact):  # knows bfloat16, as numpy does not
+        return np.zeros(len(rows), bool)
     return ~np.isfinite(rows).all(axis=tuple(range(1, rows.ndim)))
-
-
-def _mask_faults(masks: np.ndarray) -> np.ndarray:
-    """Whether each keeps no frame, and whether it leaves 0 .. 1."""
-    return np.stack([~(masks > 0).any(axis=1), ((masks < 0) | (masks > 1)).any(axis=1)], axis=1)

@@ -4,8 +4,7 @@ Any TFDS user reads it with `tfds.data_source`. The split "train" holds what the
 on, "held_out" the decoys. A row is one window of a track; README and `Row` name what it holds.
 """
 
-import contextlib
-import io
+import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Float
@@ -27,7 +27,8 @@ MEMBERS, DECOYS = "train", "held_out"
 _MADE_OF = "made_of"
 _PARTS = Condition._fields
 _ARRAYS = ("mean", "std", "log_mel")
-_AT_A_TIME = 256  # rows
+_AT_A_TIME = 64  # rows in memory
+_IN_A_SHARD = 2048  # rows
 
 
 class Row(NamedTuple):
@@ -60,51 +61,20 @@ class Row(NamedTuple):
     metadata: Mapping[str, Any]
 
 
-class _Latents(tfds.core.GeneratorBasedBuilder):
-    """The builder; its rows are given and not found by it."""
-
-    name = "latents"
-    VERSION = tfds.core.Version("1.0.0")
-
-    def __init__(self, folder: Path, first: Row, rows: Iterable[Row], source: Any) -> None:
-        self._first, self._rows, self._source = first, rows, source
-        super().__init__(data_dir=str(folder), file_format="array_record")
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description="Latents and conditions of a corpus of music.",
-            features=_features(self._first),
-            metadata=tfds.core.MetadataDict({_MADE_OF: self._source}),
-            disable_shuffling=True,
-        )
-
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict]]]:
-        del dl_manager
-        rows = list(self._rows)
-        sides = {MEMBERS: [r for r in rows if r.member], DECOYS: [r for r in rows if not r.member]}
-        return {name: self._generate_examples(some) for name, some in sides.items() if some}
-
-    def _generate_examples(self, rows: Sequence[Row]) -> Iterator[tuple[int, dict]]:
-        for i, row in enumerate(rows):
-            kept = row._asdict() | {"metadata": json.dumps(row.metadata)}
-            parts = {k: v for k, v in kept.pop("condition")._asdict().items() if v is not None}
-            yield i, kept | {"captions": list(row.captions)} | parts
-
-
-def write_dataset(folder: Path, rows: Sequence[Row], source: Mapping[str, Any]) -> None:
+def write_dataset(
+    folder: Path, members: Iterable[Row], decoys: Iterable[Row], source: Mapping[str, Any]
+) -> None:
     """Writes the dataset; it is there as a whole or not at all.
 
     Args:
         folder: new, or that of the same dataset, which then stays as it is.
-        rows: windows, ids each once.
+        members: windows of tracks that the model was trained on, read once and one by one.
+        decoys: likewise, of tracks that it was not; ids are each there once.
         source: what decides the rows, kept in the dataset's metadata.
 
     Raises:
         InputError: there are no rows; the folder holds a dataset made from something else.
     """
-    if not rows:
-        raise InputError(f"{folder}: no track is left to write; see why each was skipped")
     here = fingerprint.plain(source, "source")
     if (folder / "dataset_info.json").exists():
         remedy = f"Delete {folder} to pack it again, or give another folder"
@@ -112,15 +82,42 @@ def write_dataset(folder: Path, rows: Sequence[Row], source: Mapping[str, Any]) 
             str(folder), _builder(folder).info.metadata[_MADE_OF], here, remedy
         )
         return
+    sides = {MEMBERS: iter(members), DECOYS: iter(decoys)}
+    firsts = {name: row for name, side in sides.items() for row in itertools.islice(side, 1)}
+    if not firsts:
+        raise InputError(f"{folder}: no track is left to write; see why each was skipped")
+    splits = {name: itertools.chain([row], sides[name]) for name, row in firsts.items()}
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)  # what a kill left
     part.mkdir(parents=True)
-    builder = _Latents(part, rows[0], rows, here)
-    tfds.disable_progress_bar()
-    with contextlib.redirect_stdout(io.StringIO()):  # it says that it downloads, which it does not
-        builder.download_and_prepare()
-    Path(builder.data_path).rename(folder)
-    shutil.rmtree(part)
+    writer = tfds.core.SequentialWriter(
+        _info(part, next(iter(firsts.values())), here), _IN_A_SHARD, file_format="array_record"
+    )
+    writer.initialize_splits(list(splits))
+    for name, rows in splits.items():
+        for some in iter(lambda rows=rows: list(itertools.islice(rows, _AT_A_TIME)), []):
+            writer.add_examples({name: [_stored(row) for row in some]})
+    writer.close_all()
+    part.rename(folder)
+
+
+def _info(folder: Path, first: Row, source: Any) -> tfds.core.DatasetInfo:
+    identity = tfds.core.DatasetIdentity(
+        "latents", tfds.core.Version("1.0.0"), str(folder), module_name=__name__
+    )
+    return tfds.core.DatasetInfo(
+        builder=identity,
+        description="Latents and conditions of a corpus of music.",
+        features=_features(first),
+        metadata=tfds.core.MetadataDict({_MADE_OF: source}),
+        disable_shuffling=True,
+    )
+
+
+def _stored(row: Row) -> dict[str, Any]:
+    kept = row._asdict() | {"metadata": json.dumps(row.metadata)}
+    parts = {k: v for k, v in kept.pop("condition")._asdict().items() if v is not None}
+    return kept | {"captions": list(row.captions)} | parts
 
 
 def made_of(folder: Path) -> Any:
@@ -227,6 +224,8 @@ def _columns(
     """Latents and conditions of units, each one caption of one window."""
     stored, _ = _reader(folder)
     # The parts of a block are asked for one after the other, and lie in the same rows.
+    arrays = (first.mean, first.std, first.log_mel, *jax.tree.leaves(first.condition))
+    touched = 2 * sum(np.asarray(x).nbytes for x in arrays)  # as it is stored, and read
     latest = lru_cache(maxsize=1)(lambda windows: stored(np.frombuffer(windows, np.int64)))
 
     def rows_of(units: np.ndarray) -> tuple[list[Mapping[str, Any]], np.ndarray]:
@@ -245,10 +244,12 @@ def _columns(
             rows, which = rows_of(units)
             return np.stack([rows[w][name][c] for w, c in zip(which, caption[units], strict=True)])
 
-        return Column((len(window), *like.shape[1:]), like.dtype, read)
+        return Column((len(window), *like.shape[1:]), like.dtype, read, touched)
 
     parts = (part(name, getattr(first.condition, name)) for name in _PARTS)
-    return Column((len(window), *first.mean.shape), first.mean.dtype, latents), Condition(*parts)
+    return Column((len(window), *first.mean.shape), first.mean.dtype, latents, touched), Condition(
+        *parts
+    )
 
 
 def _row(found: Mapping[str, Any]) -> Row:

@@ -6,7 +6,9 @@ changed always is. A file that cannot be used is skipped with its reason.
 """
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +16,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from tda_jax import artifact, devices, fingerprint
+from tda_jax import artifact, devices, fingerprint, hosts
 from tda_jax import params as tree
 from tda_jax.audio import reading
 from tda_jax.audio.mel import (
@@ -25,6 +27,7 @@ from tda_jax.audio.mel import (
     prepare,
     valid_frames,
 )
+from tda_jax.columns import Item, Value, ahead
 from tda_jax.errors import InputError
 from tda_jax.models.pretrained import Component
 
@@ -71,6 +74,22 @@ class Spectrograms(NamedTuple):
     skipped: dict[str, str]
 
 
+class Chunk(NamedTuple):
+    """Files that were encoded together, and where; `read_chunk` reads what is there.
+
+    Attributes:
+        path: of their artifact.
+        made_of: what it was made from.
+        ids: of the files in it.
+        unread: id -> why a file is none of them.
+    """
+
+    path: Path
+    made_of: Mapping[str, Any]
+    ids: tuple[str, ...]
+    unread: Mapping[str, str]
+
+
 class Encoded(NamedTuple):
     """Windows of files as posteriors of the VAE, in its own scaling.
 
@@ -94,27 +113,32 @@ class Encoded(NamedTuple):
 
 
 def spectrograms(files: Sequence[File], cut: Cut, settings: MelSettings) -> Spectrograms:
-    """Reads files as log-mels; one that cannot be used is skipped, and said so.
+    """Reads files as log-mels, several at a time; one that cannot be used is skipped, and said so.
 
     Raises:
         InputError: the settings fit no file.
     """
     window = round(cut.seconds * settings.rate)
     valid_frames(1, window, settings)  # settings that fit no file are no file's fault
-    found, skipped = [], {}
-    for i, file in enumerate(files):
+
+    def read(i: int) -> list[tuple[int, float, int, np.ndarray]] | str:
         try:
-            some = [
+            return [
                 (
                     i,
                     w.start,
                     valid_frames(len(w.samples), window, settings),
                     _mel(w, window, settings),
                 )
-                for w in reading.windows(file.path, settings.rate, *cut)
+                for w in reading.windows(files[i].path, settings.rate, *cut)
             ]
         except InputError as error:
-            skipped[file.id] = str(error)
+            return str(error)
+
+    found, skipped = [], {}
+    for file, some in zip(files, _by_threads(read, range(len(files))), strict=True):
+        if isinstance(some, str):
+            skipped[file.id] = some
             continue
         found += some
         if not some:
@@ -155,8 +179,11 @@ def encode(
     batch: int,
     used: tuple[jax.Device, ...],
     progress: Progress,
-) -> Iterator[Encoded]:
-    """Encodes files chunk by chunk; chunks that are there already are read.
+    among: hosts.Hosts = hosts.ALONE,
+) -> Iterator[Chunk]:
+    """Encodes files chunk by chunk, if they are not there already.
+
+    While the VAE encodes a chunk the files of the next are read. No more than two are in memory.
 
     Args:
         files: in the order of the result.
@@ -168,6 +195,7 @@ def encode(
         batch: windows on one device at a time.
         used: local devices.
         progress: told of files done.
+        among: this process of those that share the work; the chunks of its share are what it gives.
 
     Raises:
         InputError: the VAE takes no such spectrograms.
@@ -175,52 +203,75 @@ def encode(
     _refuse(cut, settings, vae)
     mapped, source = make_encoder(vae, batch, used), _source(cut, settings, vae)
     placed = devices.replicate(vae.params, used)
-    for start in range(0, len(files), chunk):
-        progress("encoding", start, len(files))
-        some = files[start : start + chunk]
-        yield _chunk(some, cut, settings, vae, mapped, placed, folder, source)
-    progress("encoding", len(files), len(files))
+
+    def seen(start: int) -> tuple[Chunk, Spectrograms | None]:
+        made, readable = _chunk_of(files[start : start + chunk], folder, source)
+        return made, None if made.path.exists() else spectrograms(readable, cut, settings)
+
+    mine = range(0, len(files), chunk)
+    mine = [mine[i] for i in hosts.share(among, len(mine))]
+    total = sum(len(files[start : start + chunk]) for start in mine)
+    done = 0
+    progress("encoding", done, total)
+    for start, (made, found) in ahead(seen, mine):
+        if found is not None:
+            _keep(made, found, vae, _posteriors(found, vae, mapped, placed))
+        yield made
+        done += len(files[start : start + chunk])
+        progress("encoding", done, total)
 
 
-def _chunk(
-    files: Sequence[File],
-    cut: Cut,
-    settings: MelSettings,
-    vae: Component,
-    mapped: devices.RowMap,
-    placed: Any,
-    folder: Path,
-    source: Mapping[str, Any],
-) -> Encoded:
+def read_chunk(chunk: Chunk) -> Encoded:
+    """What a chunk holds.
+
+    Raises:
+        InputError: its artifact is damaged, or of something else.
+    """
+    found, notes = artifact.load(chunk.path, chunk.made_of)
+    ids = [chunk.ids[i] for i in found.pop("file")]
+    return Encoded(ids, **found, skipped=chunk.unread | notes["skipped"])
+
+
+def _chunk_of(
+    files: Sequence[File], folder: Path, source: Mapping[str, Any]
+) -> tuple[Chunk, list[File]]:
+    """The chunk that some files make, and those of them that are audio."""
     prints, unread = prints_of(files)
-    files = [file for file in files if file.id in prints]
     made_of = {**source, "files": prints}
     name = fingerprint.of_text(str(fingerprint.plain(made_of, "made_of")))[:16]
-    path = folder / f"{name}.safetensors"
-    if not path.exists():
-        seen = spectrograms(files, cut, settings)
-        arrays = _posteriors(seen, vae, mapped, placed)
-        arrays |= {"file": seen.file, "start": seen.start}
-        arrays["frames"] = np.array(
-            [latent_frames(int(n), vae.module.config.factor) for n in seen.frames], np.int32
-        )
-        arrays["log_mel"] = _pooled(seen)
-        artifact.save(path, arrays, made_of, {"skipped": seen.skipped})
-    found, notes = artifact.load(path, made_of)
-    ids = [files[i].id for i in found.pop("file")]
-    return Encoded(ids, **found, skipped=unread | notes["skipped"])
+    readable = [file for file in files if file.id in prints]
+    ids = tuple(file.id for file in readable)
+    return Chunk(folder / f"{name}.safetensors", made_of, ids, unread), readable
+
+
+def _keep(
+    chunk: Chunk, seen: Spectrograms, vae: Component, posteriors: Mapping[str, np.ndarray]
+) -> None:
+    factor = vae.module.config.factor
+    frames = np.array([latent_frames(int(n), factor) for n in seen.frames], np.int32)
+    told = {"file": seen.file, "start": seen.start, "frames": frames, "log_mel": _pooled(seen)}
+    artifact.save(chunk.path, {**posteriors, **told}, chunk.made_of, {"skipped": seen.skipped})
 
 
 def prints_of(files: Sequence[File]) -> tuple[dict[str, str], dict[str, str]]:
     """Fingerprints of files by id, and why others have none; what is no audio is not read whole."""
-    prints, unread = {}, {}
-    for file in files:
+
+    def read(file: File) -> tuple[str, str]:
         try:
             reading.info(file.path)
-            prints[file.id] = fingerprint.of_files([file.path])
+            return fingerprint.of_files([file.path]), ""
         except InputError as error:
-            unread[file.id] = str(error)
-    return prints, unread
+            return "", str(error)
+
+    found = dict(zip((file.id for file in files), _by_threads(read, files), strict=True))
+    prints = {name: value for name, (value, reason) in found.items() if not reason}
+    return prints, {name: reason for name, (_, reason) in found.items() if reason}
+
+
+def _by_threads(read: Callable[[Item], Value], items: Sequence[Item]) -> list[Value]:
+    """In order; decoding, resampling and transforms leave Python to others while they run."""
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        return list(threads.map(read, items))
 
 
 def _posteriors(

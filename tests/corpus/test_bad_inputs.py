@@ -333,7 +333,9 @@ def test_a_missing_setting_is_refused_before_any_work(tmp_path, name):
     config = card("model", "audio", tmp_path / "out")
     with config.unlocked():
         del config[name]
-    with pytest.raises(InputError, match=f"the card has no setting '{name}'; configs/encode_corp"):
+    with pytest.raises(
+        InputError, match=rf"the card has no setting '{name}(\.\w+)?'; configs/encode_corp"
+    ):
         encode_corpus.run(config, silent)
     assert not (tmp_path / "out").exists()
 

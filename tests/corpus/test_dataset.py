@@ -31,10 +31,11 @@ ROWS = [
     row("c@0", ["x"], False, 0.0, "c"),
     row("c@5", ["x"], False, 5.5, "c"),
 ]
+SIDES = [r for r in ROWS if r.member], [r for r in ROWS if not r.member]
 
 
 def written(tmp_path):
-    dataset.write_dataset(tmp_path / "data", ROWS, {"vae": "1"})
+    dataset.write_dataset(tmp_path / "data", *SIDES, {"vae": "1"})
     return tmp_path / "data"
 
 
@@ -82,10 +83,10 @@ def test_each_unit_has_the_log_mel_of_its_window(tmp_path):
 def test_it_is_written_once_and_never_over_another(tmp_path):
     folder = written(tmp_path)
     before = (folder / "dataset_info.json").stat().st_mtime_ns
-    dataset.write_dataset(folder, ROWS, {"vae": "1"})
+    dataset.write_dataset(folder, *SIDES, {"vae": "1"})
     assert (folder / "dataset_info.json").stat().st_mtime_ns == before
     with pytest.raises(InputError, match=r"made from something else: vae is .*1.* there"):
-        dataset.write_dataset(folder, ROWS, {"vae": "2"})
+        dataset.write_dataset(folder, *SIDES, {"vae": "2"})
 
 
 def test_what_a_kill_left_is_no_dataset(tmp_path):
@@ -99,7 +100,7 @@ def test_what_is_no_dataset_of_ours_is_refused(tmp_path):
     with pytest.raises(InputError, match="no dataset there"):
         list(dataset.read_rows(tmp_path))
     with pytest.raises(InputError, match="no track is left"):
-        dataset.write_dataset(tmp_path / "data", [], {})
+        dataset.write_dataset(tmp_path / "data", [], [], {})
     folder = written(tmp_path)
     (folder / "metadata.json").write_text(json.dumps({"other": 1}))
     with pytest.raises(InputError, match="not one that `encode_corpus` wrote"):

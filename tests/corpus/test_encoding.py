@@ -11,6 +11,7 @@ from tda_jax.corpus import dataset, encoding, packing
 from tda_jax.corpus.encoding import Cut, File
 from tda_jax.corpus.folder import Track
 from tda_jax.errors import InputError
+from tda_jax.hosts import ALONE, Hosts
 from tda_jax.models.denoiser import Condition
 from tda_jax.models.families import FAMILIES, initialise
 from tda_jax.models.pretrained import Component, Record
@@ -44,7 +45,11 @@ def files(folder, names="abcd"):
     return [File(name, folder / f"{name}.wav") for name in names]
 
 
-def encode(folder, where, names="abcd", cut=CUT, chunk=2, batch=2, seen=None):
+def encode(*given, **more):
+    return [encoding.read_chunk(chunk) for chunk in chunks_of(*given, **more)]
+
+
+def chunks_of(folder, where, names="abcd", cut=CUT, chunk=2, batch=2, seen=None, among=ALONE):
     return list(
         encoding.encode(
             [File(n, folder / f"{n}.wav") for n in names],
@@ -56,6 +61,7 @@ def encode(folder, where, names="abcd", cut=CUT, chunk=2, batch=2, seen=None):
             batch,
             USED,
             lambda *x: None if seen is None else seen.append(x),
+            among,
         )
     )
 
@@ -155,25 +161,46 @@ def test_rows_have_the_networks_scaling_and_their_captions(folder, tmp_path):
         Track("c", "c.wav", folder / "c.wav", ("x",), None, "Ann", "test", {}),
         Track("bad", "bad.wav", folder / "bad.wav", ("yy",), None, None, "train", {}),
     ]
-    chunks = encode(folder, tmp_path, ["a", "c", "bad"], cut=Cut(0.64, None, None))
+    chunks = chunks_of(folder, tmp_path, ["a", "c", "bad"], cut=Cut(0.64, None, None))
     config = vae().module.config
-    packed = packing.pack(chunks, tracks, config, conditions)
-    assert [r.id for r in packed.rows] == ["a", "c at 0 s", "c at 0.64 s"]
-    assert [r.track for r in packed.rows] == ["a", "c", "c"]
-    assert [r.member for r in packed.rows] == [True, False, False]
+    packed = packing.outline(chunks, tracks)
+    ids = ["a", "c at 0 s", "c at 0.64 s"]
+    assert [w.id for w in packed.windows] == ids
     assert list(packed.skipped) == ["bad"]
-    first = packed.rows[0]
+    members, decoys = (
+        list(packing.rows(chunks, tracks, config, conditions, member)) for member in (True, False)
+    )
+    (first,) = members
+    assert [r.id for r in (first, *decoys)] == ids
+    assert [r.track for r in decoys] == ["c", "c"]
+    assert [r.member for r in (first, *decoys)] == [True, False, False]
+    assert packed.shape == first.mean.shape
+    assert [w.frames for w in packed.windows] == [r.frames for r in (first, *decoys)]
     scale = config.scaling_factor
     np.testing.assert_allclose(first.mean, scale * by_hand(folder, "a").mean, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(first.std, scale * by_hand(folder, "a").std, rtol=1e-5, atol=1e-5)
     assert first.condition.text[:, 0, 0].tolist() == [8, 1]
     assert first.condition.embedding is None
     assert first.metadata == {"key": "D", "title": "T", "file_name": "a.wav"}
-    assert packed.rows[1].metadata == {"artist": "Ann", "file_name": "c.wav"}
-    dataset.write_dataset(tmp_path / "data", packed.rows, {"of": "a test"})
+    assert decoys[0].metadata == {"artist": "Ann", "file_name": "c.wav"}
+    dataset.write_dataset(tmp_path / "data", members, decoys, {"of": "a test"})
     assert dataset.read_dataset(tmp_path / "data").ids == (
         "a caption 1",
         "a caption 2",
         "c at 0 s",
         "c at 0.64 s",
     )
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_processes_encode_their_shares_and_leave_what_one_would(folder, tmp_path, count):
+    (tmp_path / "one").mkdir()
+    alone = chunks_of(folder, tmp_path / "one", chunk=1)
+    shares = [
+        chunks_of(folder, tmp_path / "all", chunk=1, among=Hosts(i, count)) for i in range(count)
+    ]
+    assert [c.ids for some in shares for c in some] == [c.ids for c in alone]
+    for here, there in zip((c for some in shares for c in some), alone, strict=True):
+        np.testing.assert_array_equal(
+            encoding.read_chunk(here).mean, encoding.read_chunk(there).mean
+        )

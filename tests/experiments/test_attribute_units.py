@@ -49,7 +49,8 @@ def made(tmp_path_factory):
             *(HEARD[i], 8, captions, condition, about),
         )
         rows.append(row)
-    dataset.write_dataset(workdir / "data", rows, {"of": "a test"})
+    sides = [r for r in rows if r.member], [r for r in rows if not r.member]
+    dataset.write_dataset(workdir / "data", *sides, {"of": "a test"})
     return workdir
 
 
@@ -184,7 +185,7 @@ def test_what_cannot_be_asked(made, tmp_path, changes, words):
 def test_a_part_of_a_row_is_not_asked_about(made, tmp_path):
     (row, *_) = dataset.read_rows(made / "data")
     partly = row._replace(metadata={"query_frames": [0, 2]})
-    dataset.write_dataset(tmp_path / "queries", [partly], {"of": "a test"})
+    dataset.write_dataset(tmp_path / "queries", [partly], [], {"of": "a test"})
     words = "query_frames for 'long@0 caption 1', but a dataset's rows are asked about as a whole"
     with pytest.raises(InputError, match=words):
         attribute.run(card(made, tmp_path, query_ids="", queries=str(tmp_path / "queries")))

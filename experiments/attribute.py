@@ -19,8 +19,8 @@ from experiments import attribute_outputs as outputs
 from experiments import attribute_plan, cards, synthetic_default
 from experiments.progress import Bars, Clock, Progress
 from experiments.status import Status
-from tda_jax import hosts
-from tda_jax.attribution import by_unlearning
+from tda_jax import devices, hosts
+from tda_jax.attribution import by_unlearning, sizes
 from tda_jax.attribution.contract import Model
 from tda_jax.attribution.plan import Stage, plan
 from tda_jax.attribution.prepare import silent
@@ -61,7 +61,7 @@ def run(
         )
     else:
         model, given = _read(config, among)
-    stages = _announced(model, given, clock) if among.first else {}
+    given, stages = _sized(model, given, clock)
     if config.plan:
         return _plan(model, given, stages, workdir, max(1, config.hosts.count))
     found = by_unlearning.run(
@@ -89,18 +89,24 @@ def run(
     return Result(by_query, content)
 
 
-def _announced(model: Model, given: inputs.Inputs, clock: Clock) -> dict[str, Stage]:
-    """What is about to be done, told before it is."""
-    for warning in given.warnings:
+def _sized(
+    model: Model, given: inputs.Inputs, clock: Clock
+) -> tuple[inputs.Inputs, dict[str, Stage]]:
+    """Chooses the sizes that the card leaves open, and tells what is about to be done."""
+    among, asked = given.compute.hosts, (model, given.corpus, given.queries, given.settings)
+    for warning in given.warnings if among.first else ():
         cards.warn(warning)
-    if given.compute.hosts.count > 1:  # JAX lowers no pmap of shapes where processes are several
-        print(outputs.describe(given, {}), flush=True)
-        return {}
+    if among.count > 1:  # JAX lowers no pmap of shapes where processes are several
+        given = given._replace(compute=sizes.unpredicted(given.compute))
+        if among.first:
+            print(outputs.describe(given, {}), flush=True)
+        return given, {}
     clock("predicting memory", 0, 1)
-    stages = plan(model, given.corpus, given.queries, given.settings, given.compute)
+    chosen = sizes.fitting(*asked, given.compute, devices.room(given.compute.devices))
+    given, stages = given._replace(compute=chosen), plan(*asked, chosen)
     clock("predicting memory", 1, 1)
     print(outputs.describe(given, stages), flush=True)
-    return stages
+    return given, stages
 
 
 def _plan(

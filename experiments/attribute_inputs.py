@@ -86,7 +86,7 @@ def refuse_card(config: Any) -> None:
     if config.layout not in LAYOUTS:
         raise InputError(f"layout = {config.layout!r}; choose one of {LAYOUTS}")
     known.refuse_values(settings_of(config, 1))
-    known.refuse_compute(compute_of(config))
+    known.refuse_compute(compute_of(config), unset=True)
 
 
 def read(config: Any, unet: UNetConfig, among: Hosts = ALONE) -> Inputs:

@@ -37,7 +37,9 @@ def describe(inputs: Inputs, stages: Mapping[str, Stage]) -> str:
         f"{several}, {len(inputs.queries.ids):,} queries; {inputs.settings.method}, group "
         f"{inputs.settings.group}; on {len(inputs.compute.devices)} device(s)"
         + f" of each of {inputs.compute.hosts.count} processes"
-        * (inputs.compute.hosts.count > 1)
+        * (inputs.compute.hosts.count > 1),
+        f"  at a time: batch {inputs.compute.batch}, fisher_batch {inputs.compute.fisher_batch}, "
+        f"queries_per_pass {inputs.compute.queries_per_pass}",
     ]
     for name, stage in stages.items():
         needs = "" if stage.bytes is None else f", {size(stage.bytes)} on each device"

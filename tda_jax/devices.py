@@ -7,6 +7,7 @@ between devices, so the number of devices changes no result but for rounding.
 
 import collections
 import functools
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -49,6 +50,16 @@ def local_devices(count: int | None = None) -> tuple[jax.Device, ...]:
     if count is not None and not 1 <= count <= len(devices):
         raise InputError(f"{count} devices asked for; this process has {len(devices)}")
     return devices[:count]
+
+
+def room(devices: Sequence[jax.Device]) -> int:
+    """Bytes that each device has: what its allocator may take, or a share of the main memory."""
+    found = []
+    for device in devices:
+        stats = device.memory_stats() or {}
+        main = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // len(devices)
+        found.append(stats.get("bytes_limit", main))
+    return min(found)
 
 
 def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:

@@ -88,6 +88,7 @@ FLOORS = {
         "scores",
         "calibration",
         "plan",
+        "sizes",
         "rises",
         "table",
         "summary",

@@ -51,7 +51,7 @@ def plan(
     """
     used = information.fisher_rows(corpus, settings)
     n, q = len(corpus.ids), len(queries.ids)
-    parts = [_shapes(part) for part in split_group(model, settings.group)]
+    parts = _parts(model, settings)
     weighed = used.weights is not None
     of_fisher = _fisher_need(model, *parts, corpus, settings, compute, weighed)
     stages = {
@@ -65,11 +65,42 @@ def plan(
         of_sweep = _linearised_need(model, *parts, corpus, settings, compute)
         return stages | {"linearised sweep": Stage(swept * passes, *of_sweep)}
     of_sweep = _exact_need(model, *parts, corpus, settings, compute)
-    steps = min(q, compute.queries_per_pass)  # displacements that lie on a device at once
-    more = (steps - 1) * sum(x.size * x.dtype.itemsize for x in parts[0].values())
+    more = _displacements(parts[0], queries, compute)
     after = Stage(swept * q, of_sweep.bytes + more, of_sweep.flops)
     before = Stage(swept, flops=of_sweep.flops)
     return stages | {"losses before": before, "losses after unlearning": after}
+
+
+def fisher_bytes(
+    model: Model, corpus: Corpus, queries: Corpus, settings: Settings, compute: Compute
+) -> int:
+    """Peak bytes of each device in the pass for the Fisher information; arguments as of `plan`."""
+    del queries
+    weighed = information.fisher_rows(corpus, settings).weights is not None
+    parts = _parts(model, settings)
+    return _fisher_need(model, *parts, corpus, settings, compute, weighed).bytes
+
+
+def sweep_bytes(
+    model: Model, corpus: Corpus, queries: Corpus, settings: Settings, compute: Compute
+) -> int:
+    """Peak bytes of each device in the sweep; arguments as of `plan`."""
+    parts = _parts(model, settings)
+    if settings.method == "linearised":
+        return _linearised_need(model, *parts, corpus, settings, compute).bytes
+    need = _exact_need(model, *parts, corpus, settings, compute)
+    return need.bytes + _displacements(parts[0], queries, compute)
+
+
+def _parts(model: Model, settings: Settings) -> list[tree.Flat]:
+    """The shapes of the group's parameters and of the rest."""
+    return [_shapes(part) for part in split_group(model, settings.group)]
+
+
+def _displacements(moved: tree.Flat, queries: Corpus, compute: Compute) -> int:
+    """Bytes of the displacements that lie on a device at once, but for the first."""
+    steps = min(len(queries.ids), compute.queries_per_pass)
+    return (steps - 1) * sum(x.size * x.dtype.itemsize for x in moved.values())
 
 
 def _fisher_need(

@@ -144,15 +144,21 @@ def refuse_values(settings: Settings) -> None:
     _refuse_combinations(settings)
 
 
-def refuse_compute(compute: Compute) -> None:
+def refuse_compute(compute: Compute, unset: bool = False) -> None:
     """Refuses sizes that nothing can be computed with.
 
+    Args:
+        compute: sizes.
+        unset: whether batches and queries of a pass may be 0, to be chosen by `sizes.fitting`.
+
     Raises:
-        InputError: one is below 1.
+        InputError: one is too small.
     """
     for name in ("batch", "fisher_batch", "queries_per_pass", "chunk"):
-        if getattr(compute, name) < 1:
-            raise InputError(f"{name} = {getattr(compute, name)}; give 1 at least")
+        least = 0 if unset and name != "chunk" else 1
+        if getattr(compute, name) < least:
+            for_fit = ", or 0 for what fits" if not least else ""
+            raise InputError(f"{name} = {getattr(compute, name)}; give 1 at least{for_fit}")
 
 
 def _refuse_numbers(settings: Settings) -> None:

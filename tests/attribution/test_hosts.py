@@ -73,7 +73,7 @@ def same_bits(got, wanted):
         np.testing.assert_array_equal(got[name], array, err_msg=name)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [METHODS[0], pytest.param(METHODS[1], marks=pytest.mark.slow)])
 def test_two_processes_give_the_bits_of_one(tmp_path, alone, method):
     same_bits(run(tmp_path, 2, method=method), alone(method))
 

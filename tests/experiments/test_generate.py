@@ -104,6 +104,7 @@ def test_a_second_run_makes_nothing_and_another_is_refused(finished, model, monk
         generate.run(card(model, workdir, guidance=3.0), silent)
 
 
+@pytest.mark.slow
 def test_a_killed_run_samples_no_batch_again_and_takes_another_size(
     finished, model, tmp_path, monkeypatch
 ):

@@ -207,15 +207,22 @@ def _reader(folder: Path) -> tuple[Callable[[np.ndarray], list[Mapping[str, Any]
             try:
                 some = source.__getitems__((rows[own] - start).tolist())
             except Exception as error:  # array_record and protobuf have no errors of their own
+                files = _files_of(builder.info.splits[split], rows[own] - start)
                 raise InputError(
-                    f"{folder}: rows of the split {split!r} cannot be read ({error}). Its files "
-                    "are damaged or cut short: restore them, or make the dataset again"
+                    f"{folder}: {' and '.join(files)} cannot be read ({error}). Restore what is "
+                    "damaged or cut short, or make the dataset again"
                 ) from error
             for i, row in zip(own, some, strict=True):
                 found[i] = row
         return found
 
     return read, int(starts[-1])
+
+
+def _files_of(split: Any, rows: np.ndarray) -> list[str]:
+    """Names of the files that hold some rows of a split."""
+    ends = np.cumsum(split.shard_lengths)
+    return [split.filenames[i] for i in np.unique(np.searchsorted(ends, rows, side="right"))]
 
 
 def _columns(

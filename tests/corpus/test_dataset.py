@@ -1,13 +1,16 @@
 """An encoded corpus goes through TFDS and comes back as it was."""
 
 import json
+import re
 
+import jax
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
 from tda_jax.corpus import dataset
 from tda_jax.errors import InputError
+from tda_jax.examples import in_memory
 from tda_jax.models.denoiser import Condition
 
 RNG = np.random.default_rng(0)
@@ -105,3 +108,48 @@ def test_what_is_no_dataset_of_ours_is_refused(tmp_path):
     (folder / "metadata.json").write_text(json.dumps({"other": 1}))
     with pytest.raises(InputError, match="not one that `encode_corpus` wrote"):
         list(dataset.read_rows(folder))
+
+
+def half(data):
+    return data[: len(data) // 2]
+
+
+def flipped(data):
+    return data[:-50] + bytes([data[-50] ^ 1]) + data[-49:]
+
+
+@pytest.mark.parametrize("damage", [half, flipped, lambda data: b"", None])
+def test_a_damaged_file_is_named_and_nothing_is_destroyed(tmp_path, damage):
+    folder = written(tmp_path)
+    (shard,) = folder.glob("*held_out*")
+    (other,) = folder.glob("*train*")
+    good = shard.read_bytes()
+    assert len(dataset.read_dataset(folder).ids) == 5
+    if damage is None:
+        shard.unlink()
+    else:
+        shard.write_bytes(damage(good))
+    words = rf"{re.escape(str(folder))}: {shard.name} cannot be read \(.*Restore what is damaged"
+    with pytest.raises(InputError, match=words):
+        dataset.read_dataset(folder)
+    assert other.stat().st_size > 0
+    shard.write_bytes(good)
+    assert len(dataset.read_dataset(folder).ids) == 5
+
+
+def test_rows_are_read_when_they_are_asked_for_and_no_others(tmp_path, monkeypatch):
+    asked = []
+    reader = dataset._reader
+
+    def spied(folder):
+        read, n = reader(folder)
+        return (lambda rows: asked.append(len(rows)) or read(rows)), n
+
+    monkeypatch.setattr(dataset, "_reader", spied)
+    corpus = dataset.read_dataset(written(tmp_path))
+    asked.clear()
+    assert corpus.ids[:2] == ("a caption 1", "a caption 2")
+    some = jax.tree.map(lambda x: x[:2], corpus.examples)
+    assert asked == [1]  # of one window, for latents and conditions alike
+    whole = jax.tree.leaves(in_memory(corpus).examples)
+    assert all(np.array_equal(x, y[:2]) for x, y in zip(jax.tree.leaves(some), whole, strict=True))

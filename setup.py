@@ -29,6 +29,7 @@ setup(
         "safetensors>=0.5",
         "soundfile>=0.13",
         "soxr>=0.5",
+        "tensorboardX>=2.6",
         "tensorflow-datasets>=4.9.10",
         "tensorstore>=0.1.80",
         "tokenizers>=0.20",

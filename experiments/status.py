@@ -1,9 +1,11 @@
-"""A small file for each process that says how far it is, for people and schedulers."""
+"""How far each process is: a small file for people and schedulers, and events for TensorBoard."""
 
 import json
 import time
 from contextlib import suppress
 from pathlib import Path
+
+from tensorboardX import SummaryWriter
 
 from experiments.progress import Progress
 from tda_jax.artifact import whole_file
@@ -16,6 +18,7 @@ class Status:
     """Progress that is kept in a file, and passed on.
 
         FOLDER/00000.json   {"process", "stage", "done", "total", "seconds", "updated"}
+        FOLDER/00000/       events: STAGE/done and STAGE/a_second over time
 
     `done` of `total` is of this process's share of a stage, `seconds` since that stage began here,
     `updated` when the file was written, in seconds since 1970. Process 0 passes on the sums over
@@ -24,14 +27,15 @@ class Status:
 
     def __init__(self, progress: Progress, folder: Path, among: Hosts) -> None:
         self._progress, self._folder, self._among = progress, folder, among
-        self._stage, self._began, self._written = "", 0.0, 0.0
+        self._stage, self._began, self._written, self._at_first = "", 0.0, 0.0, 0
+        self._events = SummaryWriter(str(folder / f"{among.index:05d}"), flush_secs=_OFTEN)
         self._path(among.index).unlink(missing_ok=True)  # of an earlier run
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Writes the file where a stage begins or ends, and now and then between."""
         now = time.monotonic()
         if stage != self._stage:
-            self._stage, self._began = stage, now
+            self._stage, self._began, self._at_first = stage, now, done
         elif now - self._written < _OFTEN and done < total:
             return
         self._written = now
@@ -50,6 +54,11 @@ class Status:
         }
         with whole_file(self._path(self._among.index)) as part:
             part.write_text(json.dumps(content) + "\n", encoding="utf-8")
+        known = {"done": done}
+        if seconds > 0:  # what was there before this run does not count in the rate
+            known["a_second"] = (done - self._at_first) / seconds
+        for name, value in known.items():
+            self._events.add_scalar(f"{stage.replace(' ', '_')}/{name}", value, done)
 
     def _sums(self, stage: str, done: int, total: int) -> tuple[int, int]:
         for index in range(1, self._among.count):

@@ -1,8 +1,12 @@
 """Files of status, and what process 0 tells of all."""
 
 import json
+import struct
+import time
+from types import SimpleNamespace
 
 import pytest
+from tensorboardX.proto.event_pb2 import Event
 
 from experiments import status
 from experiments.status import Status
@@ -44,3 +48,34 @@ def test_within_a_stage_it_writes_now_and_then_and_always_at_the_end(tmp_path, t
     assert told == [("sweep", 0, 4), ("sweep", 4, 4)]
     kept("tables", 0, 2)
     assert content(tmp_path, 0)["stage"] == "tables"
+
+
+def scalars(folder):
+    """What TensorBoard finds: records of a length, its check, an event, and its check."""
+    found = []
+    for path in folder.iterdir():
+        data = path.read_bytes()
+        while data:
+            (size,) = struct.unpack("<Q", data[:8])
+            event = Event.FromString(data[12 : 12 + size])
+            found += [(v.tag, event.step, v.simple_value) for v in event.summary.value]
+            data = data[16 + size :]
+    return found
+
+
+def test_tensorboard_finds_the_work_done_and_its_rate(tmp_path, told, monkeypatch):
+    monkeypatch.setattr(status, "_OFTEN", 0.0)
+    times = iter([0.0, 2.0, 4.0])
+    clock = SimpleNamespace(monotonic=lambda: next(times), time=time.time)
+    monkeypatch.setattr(status, "time", clock)
+    kept = Status(lambda *x: told.append(x), tmp_path, Hosts(1, 2))
+    for done in (10, 16, 30):
+        kept("linearised sweep", done, 30)
+    kept._events.close()  # as the end of the process does
+    assert scalars(tmp_path / "00001") == [
+        ("linearised_sweep/done", 10, 10.0),
+        ("linearised_sweep/done", 16, 16.0),
+        ("linearised_sweep/a_second", 16, 3.0),
+        ("linearised_sweep/done", 30, 30.0),
+        ("linearised_sweep/a_second", 30, 5.0),
+    ]

@@ -1,12 +1,16 @@
 """The composed run: passes, several queries, several steps, what is shared and what is refused."""
 
+from contextlib import contextmanager
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tda_jax import devices, examples, store
-from tda_jax.attribution import by_unlearning, prepare, unlearn
+from tda_jax import columns, devices, examples, store
+from tda_jax.attribution import by_unlearning, information, prepare, unlearn
 from tda_jax.attribution.settings import Compute, Settings
+from tda_jax.columns import Column
 from tda_jax.errors import InputError
 from tests.attribution import tiny
 
@@ -24,6 +28,14 @@ def run(workdir, settings=LINEAR, queries=(1, 4, 7), model=MODEL, compute=COMPUT
         model, corpus, asked, settings, compute, workdir, lambda *x: stages.append(x)
     )
     return got, stages
+
+
+@contextmanager
+def blocks_of(size):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(columns, "_BLOCK", size)
+        patch.setattr(information, "_LEAST", 3)
+        yield
 
 
 def rise(got, query):
@@ -44,6 +56,29 @@ def test_queries_per_pass_change_no_score(tmp_path):
         assert list(one.sweeps) == list(two.sweeps) == ["track 1", "track 4", "track 7"]
         for query in one.sweeps:
             np.testing.assert_allclose(rise(one, query), rise(two, query), atol=2e-6)
+
+
+@pytest.mark.parametrize("settings", [LINEAR, EXACT, LINEAR._replace(mask_unlearn=False)])
+def test_a_corpus_that_is_read_block_by_block_gives_the_bits_of_one_in_memory(tmp_path, settings):
+    asked = []
+
+    def column(x):
+        def read(rows):
+            asked.append(len(rows))
+            return x[rows]
+
+        return Column(x.shape, x.dtype, read)
+
+    lazy = CORPUS._replace(examples=jax.tree.map(column, CORPUS.examples))
+    queries = examples.take(CORPUS, [1, 4])
+    with blocks_of(4 * CORPUS.examples.latent[0].nbytes):
+        there, _ = run(tmp_path / "there", settings, queries)
+        read, _ = run(tmp_path / "read", settings, queries, corpus=lazy)
+    assert max(asked) <= 4  # neither a check nor a pass had more of it in memory
+    for query, kept in there.sweeps.items():
+        wanted, found = store.read(kept), store.read(read.sweeps[query])
+        for name, values in wanted.items():
+            np.testing.assert_array_equal(found[name], values)
 
 
 def test_before_is_computed_once_for_all_queries(tmp_path):

@@ -29,6 +29,8 @@ def get_config() -> ConfigDict:
             "removal_queries": 4,
             "removed": (16,),  # tracks, of 96
             "random_removals": 2,
+            "replicates": 2,
+            "ways": "few",
             "queries": 0,  # but the demo's own: demo.queries tracks and demo.pieces generated ones
         }
     )

@@ -87,5 +87,6 @@ def _queries(config: ConfigDict) -> None:
 def _scores(config: ConfigDict) -> None:
     config.replicates = 4  # of 10 strata, for each track: the same for every method
     config.query_draws = 480
+    config.ways = "all"  # of unlearning; or few, around the transformer layers alone
     config.fisher_draws = 10
     config.forget_steps = 200  # of MUCS, at most

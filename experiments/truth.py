@@ -96,6 +96,8 @@ def _refuse_scores(config: ConfigDict) -> None:
     for name in ("replicates", "fisher_draws", "forget_steps", "outcome_replicates", "batch"):
         if config[name] < 1:
             raise InputError(f"{name} = {config[name]}; give 1 at least")
+    if config.ways not in ("all", "few"):
+        raise InputError(f"ways = {config.ways!r}; choose all or few")
     if config.query_draws < 2 * _STRATA or config.query_draws % (2 * _STRATA):
         raise InputError(
             f"query_draws = {config.query_draws}; give a multiple of {2 * _STRATA}: two blocks, "
@@ -113,7 +115,7 @@ def sizes_of(config: ConfigDict) -> Sizes:
 
 def _budget(config: ConfigDict) -> truth_methods.Budget:
     draws = keys.Draws(config.replicates, _STRATA)
-    return truth_methods.Budget(draws, config.query_draws, config.fisher_draws)
+    return truth_methods.Budget(draws, config.query_draws, config.fisher_draws, config.ways)
 
 
 def _ascent(config: ConfigDict, world: truth_worlds.World) -> Ascent:

@@ -37,11 +37,13 @@ class Budget(NamedTuple):
         draws: of each track.
         query_draws: of a query's gradient.
         fisher_draws: of each member, for the Fisher information.
+        ways: of unlearning, "all" of them or "few": see `own_plan`.
     """
 
     draws: keys.Draws
     query_draws: int
     fisher_draws: int
+    ways: str = "all"
 
 
 def own_plan(groups: Mapping[str, str], budget: Budget) -> Plan:
@@ -50,22 +52,36 @@ def own_plan(groups: Mapping[str, str], budget: Budget) -> Plan:
     Args:
         groups: of the model. Those of "transformer" and "all" are gone into; a model whose text
             is no cross-attention lacks some of the others.
-        budget: draws.
+        budget: draws, and whether few ways will do: around the transformer layers alone, a third
+            of the passes.
     """
-    main = [Way(group, c) for group in ("transformer", "all") for c in (0.01, 0.1, 1.0, 10.0)]
-    others = [Way(group, 0.1) for group in groups if group not in ("transformer", "all")]
-    probes = [Way(group, 0.1, "probe") for group in ("transformer", "all")]
+    few = budget.ways == "few"
+    gone_into = ("transformer",) if few else ("transformer", "all")
+    dampings = (0.01, 0.1, 1.0) if few else (0.01, 0.1, 1.0, 10.0)
+    main = [Way(group, c) for group in gone_into for c in dampings]
+    others = [Way(group, 0.1) for group in groups if group not in gone_into]
+    others = [way for way in others if way.group == "all"] if few else others
+    probes = [Way(group, 0.1, "probe") for group in gone_into]
     scrambled = Way("transformer", 0.1, scrambled=True)
     rises = (0.03, 0.1, 0.3, 1.0)
-    middle = [Way("transformer", 0.1), Way("all", 0.1)]
+    middle = [Way(group, 0.1) for group in gone_into]
+    if few:
+        steps = [Step(middle[0], 0.1), Step(middle[0], 0.3), Step(middle[0], 0.1, shared=True)]
+        return _plan((*main, *others, *probes, scrambled), steps, middle[0], rises, budget)
     steps = [Step(way, rise) for way in middle for rise in rises[1:]]
     steps += [Step(way, 0.1) for way in main if way.damping == 1.0]
     steps += [Step(way, 0.1) for way in (*others, *probes)]
     steps += [Step(way, 0.1, shared=True) for way in middle]
-    steps.append(Step(middle[0], 0.1, learn=True))
+    return _plan((*main, *others, *probes, scrambled), steps, middle[0], rises, budget)
+
+
+def _plan(
+    found: tuple[Way, ...], steps: list[Step], middle: Way, rises: tuple[float, ...], budget: Budget
+) -> Plan:
+    """The plan, with a step the other way as a control."""
     return Plan(
-        (*main, *others, *probes, scrambled),
-        tuple(steps),
+        found,
+        (*steps, Step(middle, 0.1, learn=True)),
         rises,
         WEIGHTINGS,
         budget.fisher_draws,

@@ -70,7 +70,7 @@ def _compute(config: ConfigDict) -> None:
     config.devices = 0  # 0 for all of this process
     # Of these three 0 is what fits the memory of a device, and no more than keeps it busy.
     config.batch = 0  # latents in the network at a time, on one device; tangents count, too
-    config.fisher_batch = 0  # the same for the Fisher information
+    config.fisher_batch = 0  # the same for the Fisher information and what is done for a query
     config.queries_per_pass = 0
     config.chunk = 64  # tracks that are computed and stored together
     config.hosts = ConfigDict()  # of processes that share the work, each started with this card

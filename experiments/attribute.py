@@ -97,7 +97,7 @@ def _sized(
     for warning in given.warnings if among.first else ():
         cards.warn(warning)
     if among.count > 1:  # JAX lowers no pmap of shapes where processes are several
-        given = given._replace(compute=sizes.unpredicted(given.compute))
+        given = given._replace(compute=sizes.unpredicted(given.compute, given.queries))
         if among.first:
             print(outputs.describe(given, {}), flush=True)
         return given, {}

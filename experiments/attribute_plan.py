@@ -90,6 +90,7 @@ def as_json(found: Mapping[str, Cost], given: Inputs, job: Job, processes: int) 
         "devices": [str(device) for device in given.compute.devices],
         "batch": given.compute.batch,
         "fisher_batch": given.compute.fisher_batch,
+        "queries_per_pass": given.compute.queries_per_pass,
         "jax": jax.__version__,
     }
 

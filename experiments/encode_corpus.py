@@ -18,7 +18,6 @@ from experiments.attribute_outputs import write_summary
 from experiments.progress import Bars, Clock, Progress
 from experiments.status import Status
 from tda_jax import devices, fingerprint, hosts
-from tda_jax.attribution.prepare import silent
 from tda_jax.audio.mel import MelSettings
 from tda_jax.corpus import dataset, encoding, folder, packing
 from tda_jax.errors import InputError
@@ -30,6 +29,7 @@ from tda_jax.models.pretrained import Pipeline, load_pipeline
 TRAINED_ON_CAPTIONS = "_trained_on_captions"
 """The key of `model_index.json` by which `experiments.train` says so of a model."""
 _CLAP = "ClapTextModelWithProjection"
+_PATIENCE = 1800.0  # seconds within which all processes have read what they are given
 
 
 def run(config: ConfigDict, progress: Progress, among: hosts.Hosts = hosts.ALONE) -> dict[str, Any]:
@@ -52,21 +52,24 @@ def run(config: ConfigDict, progress: Progress, among: hosts.Hosts = hosts.ALONE
     source = _settings(config)
     _refuse_other(workdir, source)
     listing = folder.list_folder(Path(config.audio))
-    print(folder.report(listing))
+    if among.first:
+        print(folder.report(listing))
     pipeline = load_pipeline(config.model, ("vae", "text_encoder"))
     tokenizer = captions.load_tokenizer(Path(config.model) / "tokenizer", config.tokens or None)
     source |= _models(config, pipeline)
-    _warn_of_conditions(config, pipeline)
+    if among.first:
+        _warn_of_conditions(config, pipeline)
     _refuse_other(workdir, source)
     made = _Made(config, pipeline, tokenizer, listing)
     made.conditions(["a caption"])  # what does not fit is refused before the work
+    hosts.meet(among, f"encode {_print(config, source, listing)}", _PATIENCE)
     chunks = list(made.chunks(clock, among))
     hosts.meet(among, "files encoded")
     if not among.first:
         hosts.meet(among, "dataset written")
         return {}
     if among.count > 1:
-        chunks = list(made.chunks(silent, hosts.ALONE))
+        chunks = list(made.chunks(clock, hosts.ALONE))  # what all have left
     packed = packing.outline(chunks, listing.tracks)
     names = {track.id: track.file_name for track in listing.tracks}
     skipped = [*listing.skipped]
@@ -89,6 +92,12 @@ def run(config: ConfigDict, progress: Progress, among: hosts.Hosts = hosts.ALONE
     )
     hosts.meet(among, "dataset written")
     return content
+
+
+def _print(config: ConfigDict, source: Mapping[str, Any], listing: folder.Listing) -> str:
+    """What must be the same in every process, so that each leaves what the others lack."""
+    own = {**source, "chunk": config.chunk, "workdir": str(Path(config.workdir).absolute())}
+    return fingerprint.of_text(json.dumps(own, sort_keys=True), *(t.id for t in listing.tracks))
 
 
 def _warn_of_conditions(config: ConfigDict, pipeline: Pipeline) -> None:
@@ -208,11 +217,13 @@ def _models(config: ConfigDict, pipeline: Pipeline) -> dict[str, Any]:
 def _fingerprint(chunks: Sequence[encoding.Chunk], windows: Sequence[packing.Window]) -> str:
     """Of what decides the rows, beside what `_settings` and `_models` say."""
     tracks = {window.track.id: window.track for window in windows}
+    prints = {name: value for chunk in chunks for name, value in chunk.made_of["files"].items()}
     said = (
-        [t.id, t.member, t.captions, t.title, t.artist, t.file_name, t.carried]
+        [t.id, prints[t.id], t.member, t.captions, t.title, t.artist, t.file_name, t.carried]
         for t in tracks.values()
     )
-    return fingerprint.of_text(*(chunk.path.name for chunk in chunks), *map(json.dumps, said))
+    encoder = {name: value for name, value in chunks[0].made_of.items() if name != "files"}
+    return fingerprint.of_text(json.dumps(encoder, sort_keys=True), *map(json.dumps, said))
 
 
 def _write_skipped(workdir: Path, skipped: Sequence[folder.Skipped]) -> Path:

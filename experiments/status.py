@@ -2,11 +2,15 @@
 
 import json
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.summary import scalar
 
+from experiments.cards import warn
 from experiments.progress import Progress
 from tda_jax.artifact import whole_file
 from tda_jax.hosts import Hosts
@@ -28,7 +32,8 @@ class Status:
     def __init__(self, progress: Progress, folder: Path, among: Hosts) -> None:
         self._progress, self._folder, self._among = progress, folder, among
         self._stage, self._began, self._written, self._at_first = "", 0.0, 0.0, 0
-        self._events = SummaryWriter(str(folder / f"{among.index:05d}"), flush_secs=_OFTEN)
+        self._events: EventsWriter | None = None
+        self._watched = True
         self._path(among.index).unlink(missing_ok=True)  # of an earlier run
 
     def __call__(self, stage: str, done: int, total: int) -> None:
@@ -57,8 +62,22 @@ class Status:
         known = {"done": done}
         if seconds > 0:  # what was there before this run does not count in the rate
             known["a_second"] = (done - self._at_first) / seconds
+        if self._watched:
+            try:
+                self._add_events(stage.replace(" ", "_"), known, done)
+            except OSError as error:  # a picture of the work is no reason to end it
+                self._watched = False
+                warn(f"no more events for TensorBoard in {self._folder} ({error})")
+
+    def _add_events(self, stage: str, known: Mapping[str, float], step: int) -> None:
+        if self._events is None:
+            place = self._folder / f"{self._among.index:05d}"
+            place.mkdir(parents=True, exist_ok=True)
+            self._events = EventsWriter(str(place / "events"))
         for name, value in known.items():
-            self._events.add_scalar(f"{stage.replace(' ', '_')}/{name}", value, done)
+            summary = scalar(f"{stage}/{name}", value)
+            self._events.write_event(Event(wall_time=time.time(), step=step, summary=summary))
+        self._events.flush()
 
     def _sums(self, stage: str, done: int, total: int) -> tuple[int, int]:
         for index in range(1, self._among.count):

@@ -123,7 +123,19 @@ def blocks(data: Any, size: int | None = None) -> Iterator[tuple[slice, Any]]:
     slices = [slice(start, min(start + size, n)) for start in range(0, n, size)]
     if not any(isinstance(x, Column) for x in leaves):
         return ((rows, jax.tree.map(lambda x, rows=rows: x[rows], data)) for rows in slices)
-    return ahead(lambda rows: jax.tree.map(lambda x: x[rows], data), slices)
+    return ahead(lambda rows: rows_of(data, rows), slices)
+
+
+def rows_of(data: Any, rows: slice) -> Any:
+    """Some rows of a tree, in memory; those that lie in one record are read once for all leaves."""
+    leaves = jax.tree.leaves(data)
+    if not any(isinstance(x, Column) for x in leaves):
+        return jax.tree.map(lambda x: x[rows], data)
+    start, stop, _ = rows.indices(len(leaves[0]))
+    size = _rows_of_a_block(leaves)
+    parts = [slice(at, min(at + size, stop)) for at in range(start, stop, size)]
+    read = [jax.tree.map(lambda x, some=some: x[some], data) for some in parts]
+    return read[0] if len(read) == 1 else jax.tree.map(lambda *x: np.concatenate(x), *read)
 
 
 def by_row(compute: Callable[..., np.ndarray], *arrays: Any) -> np.ndarray:

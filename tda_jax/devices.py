@@ -52,14 +52,15 @@ def local_devices(count: int | None = None) -> tuple[jax.Device, ...]:
     return devices[:count]
 
 
-def room(devices: Sequence[jax.Device]) -> int:
-    """Bytes that each device has: what its allocator may take, or a share of the main memory."""
-    found = []
-    for device in devices:
-        stats = device.memory_stats() or {}
-        main = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // len(devices)
-        found.append(stats.get("bytes_limit", main))
-    return min(found)
+def room(devices: Sequence[jax.Device]) -> int | None:
+    """Bytes that each device has: what its allocator may take, or a CPU's share of the memory.
+
+    None where an accelerator does not say.
+    """
+    if all(device.platform == "cpu" for device in devices):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // len(devices)
+    said = [(device.memory_stats() or {}).get("bytes_limit") for device in devices]
+    return None if None in said else min(said)
 
 
 def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:

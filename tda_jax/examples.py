@@ -5,6 +5,7 @@ says that the track's loss rises when the model forgets the query.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -246,7 +247,8 @@ def _is_unicode(name: str) -> bool:
 
 
 def _refuse_values(ids: Sequence[str], leaves: Mapping[str, columns.Array]) -> None:
-    faults = columns.by_row(_faults, leaves["masks"], *leaves.values())  # all in one reading
+    at = list(leaves).index("masks")
+    faults = columns.by_row(partial(_faults, at), *leaves.values())  # all in one reading
     empty, outside, *bad = faults.T
     for name, each in zip(leaves, bad, strict=True):
         if each.any():
@@ -259,8 +261,9 @@ def _refuse_values(ids: Sequence[str], leaves: Mapping[str, columns.Array]) -> N
         raise InputError(f"the masks of {_named(ids, outside)} leave 0 .. 1; 1 is a valid frame")
 
 
-def _faults(masks: np.ndarray, *leaves: np.ndarray) -> np.ndarray:
-    """Of each row: its mask keeps no frame, that leaves 0 .. 1, and each leaf is not finite."""
+def _faults(at: int, *leaves: np.ndarray) -> np.ndarray:
+    """Of each row: its mask (leaf `at`) keeps no frame, leaves 0 .. 1; each leaf is not finite."""
+    masks = leaves[at]
     empty, outside = ~(masks > 0).any(axis=1), ((masks < 0) | (masks > 1)).any(axis=1)
     return np.stack([empty, outside, *map(_not_finite, leaves)], axis=1)
 

@@ -42,7 +42,7 @@ def check(model: Model, examples: Example) -> str:
 
 def _draw(model: Model, examples: Example, track: int, draw: int) -> tuple[Example, Any, Any]:
     """An example, a timestep and noise."""
-    one = jax.tree.map(lambda x: jnp.asarray(x)[track], examples)
+    one = jax.tree.map(lambda x: jnp.asarray(x[track]), examples)
     words = keys.track_words([str(track)])[0]
     root = keys.root(0, keys.Domain.SWEEP)
     t, noise = keys.timestep_and_noise(root, words, draw, _DRAWS, model.timesteps, one.latent.shape)

@@ -37,8 +37,10 @@ def make_engine(
         rest: all others.
     """
     s, batch, used = settings, compute.batch, compute.devices
-    gradient = unlearn.make_gradient(model, s.query_draws, s.blocks, s.seed, batch, used)
-    calibration = directions.calibration_pass(model, s, batch, used)
+    # Batches of the Fisher information hold more than these, and `plan` looks whether they fit.
+    few = compute.fisher_batch
+    gradient = unlearn.make_gradient(model, s.query_draws, s.blocks, s.seed, few, used)
+    calibration = directions.calibration_pass(model, s, few, used)
     swept = sweep.make_sweep(model, s.draws, s.seed, batch, used, frames=s.frames)
     pairs = linearised.pairs(batch, compute.queries_per_pass * s.blocks)
     linear = linearised.make_linearised(

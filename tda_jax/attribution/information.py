@@ -16,7 +16,6 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Float64, Int
 
@@ -207,7 +206,7 @@ def _sum_blocks(
 
     def read(b: int) -> tuple[slice, Any]:
         rows = slice(blocks[b].start, blocks[b].stop)
-        return rows, jax.tree.map(lambda x: x[rows], (data, chosen.weights))
+        return rows, columns.rows_of((data, chosen.weights), rows)
 
     for b, (rows, (chunk, weights)) in columns.ahead(read, mine):
         one = fisher.add(made, fisher.start(made, moved), placed, chunk, used.ids[rows], weights)

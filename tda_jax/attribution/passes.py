@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-import jax
 import numpy as np
 
 from tda_jax import columns, examples, hosts, store
@@ -146,7 +145,7 @@ def _fill(
     def read(chunk: int) -> tuple[Sequence[str], examples.Example]:
         rows = store.rows(stores[0], chunk)
         here = slice(rows.start, rows.stop)
-        return corpus.ids[here], jax.tree.map(lambda x: x[here], corpus.examples)
+        return corpus.ids[here], columns.rows_of(corpus.examples, here)
 
     def write(chunk: int, values: Sequence[Mapping[str, np.ndarray]]) -> int:
         for i, own in zip(lacking[chunk], values, strict=True):

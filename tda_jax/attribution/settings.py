@@ -84,7 +84,8 @@ class Compute(NamedTuple):
         devices: local devices to run on.
         batch: latents in the network at a time, on one device: (track, draw) pairs, and in the
             linearised pass the tangents of a pair along each direction, too (one pair at least).
-        fisher_batch: pairs in the Fisher information; each holds a gradient of the group.
+        fisher_batch: pairs in the Fisher information, where each holds a gradient of the group;
+            and draws in a query's gradient and calibration.
         queries_per_pass: queries that one pass over the corpus serves. The linearised pass holds
             as many times `blocks` directions of the group.
         chunk: tracks that are computed, stored and checked together.

@@ -8,6 +8,8 @@ how much fits, and a third one is asked whether it does.
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
+
 from tda_jax.attribution import plan
 from tda_jax.attribution.contract import Model
 from tda_jax.attribution.settings import Compute, Settings
@@ -34,10 +36,12 @@ def most(compute: Compute) -> Most:
     return ON_CPU if compute.devices[0].platform == "cpu" else ON_ACCELERATOR
 
 
-def unpredicted(compute: Compute) -> Compute:
+def unpredicted(compute: Compute, queries: Corpus) -> Compute:
     """Sizes that nearly any device takes, for those of 0 where no memory can be predicted."""
-    given = {name: getattr(compute, name) or size for name, size in ON_CPU._asdict().items()}
-    return compute._replace(**given)
+    least = ON_CPU._replace(queries_per_pass=min(ON_CPU.queries_per_pass, len(queries.ids)))
+    return compute._replace(
+        **{name: getattr(compute, name) or size for name, size in least._asdict().items()}
+    )
 
 
 def fitting(
@@ -46,7 +50,7 @@ def fitting(
     queries: Corpus,
     settings: Settings,
     compute: Compute,
-    room: int,
+    room: int | None,
 ) -> Compute:
     """Chooses the sizes of a run that are 0; others stay as they are.
 
@@ -56,11 +60,13 @@ def fitting(
         queries: to be attributed.
         settings: what decides the scores.
         compute: devices and sizes.
-        room: bytes of each device, from `devices.room`.
+        room: bytes of each device, from `devices.room`; None where they are not known.
 
     Raises:
         InputError: not even a size of 1 fits.
     """
+    if room is None:
+        return unpredicted(compute, queries)
     asked = (model, corpus, queries, settings)
     room, up_to = int(room * (1 - _FREE)), most(compute)
     if not compute.queries_per_pass:
@@ -90,7 +96,12 @@ def _chosen(
     """Sets one size to the largest power of two, or the largest worth it, that fits."""
 
     def of(size: int) -> int:
-        return needed(model, corpus, queries, settings, compute._replace(**{name: size}))
+        try:
+            return needed(model, corpus, queries, settings, compute._replace(**{name: size}))
+        except jax.errors.JaxRuntimeError as error:  # a TPU's compiler refuses what does not fit
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            return room + 1
 
     size, bytes_ = largest, of(largest)
     if bytes_ > room and size > 1:
@@ -102,7 +113,8 @@ def _chosen(
         bytes_ = of(size)
     if bytes_ > room:
         raise InputError(
-            f"{name} = 1 needs {bytes_ / 1e9:.2f} GB on each device, which has {room / 1e9:.2f} GB "
-            "for it: move a smaller group, use fewer blocks, or a device with more memory"
+            f"{name} = 1 needs {bytes_ / 1e9:.2f} GB or more on each device, which has "
+            f"{room / 1e9:.2f} GB for it: move a smaller group, use fewer blocks, or a device "
+            "with more memory"
         )
     return compute._replace(**{name: size})

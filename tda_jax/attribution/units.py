@@ -131,7 +131,12 @@ def outline(corpus: Corpus, tracks: Tracks) -> Corpus:
     n = np.bincount(tracks.of_unit)
     each = lengths_and_levels(corpus.examples)
     frames, level = (np.bincount(tracks.of_unit, weights=x) / n for x in each.T)
-    mask = np.clip(frames[:, None] - np.arange(corpus.examples.mask.shape[1]), 0, 1)
+    length = corpus.examples.mask.shape[1]
+
+    def masks(rows: np.ndarray) -> np.ndarray:
+        return np.clip(frames[rows, None] - np.arange(length), 0, 1)
+
+    mask = columns.Column((len(frames), length), frames.dtype, masks)
     latent = np.broadcast_to(level[:, None, None], (*mask.shape, 1))
     return Corpus(tracks.ids, Example(latent, None, mask), tracks.members, tracks.metadata)
 
@@ -223,7 +228,7 @@ def _refuse(name: str, rows: Sequence[int], corpus: Corpus, window: np.ndarray) 
     latents = corpus.examples.latent
     for i in rows:
         one = first.setdefault(int(window[i]), i)
-        if not np.array_equal(np.asarray(latents[one]), np.asarray(latents[i])):
+        if i != one and not np.array_equal(np.asarray(latents[one]), np.asarray(latents[i])):
             raise InputError(
                 f"{corpus.ids[one]!r} and {corpus.ids[i]!r} are captions of one window of track "
                 f"{name!r} by their metadata, but their latents differ; give a {_START} to each "

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float64
 
+from tda_jax import columns
 from tda_jax.errors import InputError
 from tda_jax.examples import Example
 from tda_jax.keys import track_words
@@ -54,7 +55,8 @@ def condition_similarity(queries: Example, corpus: Example) -> Float64[np.ndarra
         InputError: a condition is no `Condition` with an embedding or a text, or one side has
             embeddings and the other text.
     """
-    kinds, vectors = zip(*(_condition_vectors(e.condition) for e in (queries, corpus)), strict=True)
+    kinds = [_kind(e.condition) for e in (queries, corpus)]
+    vectors = [_condition_vectors(e.condition) for e in (queries, corpus)]
     if kinds[0] != kinds[1] or vectors[0].shape[1] != vectors[1].shape[1]:
         raise InputError(
             f"queries with {kinds[0]} of width {vectors[0].shape[1]} and tracks with {kinds[1]} of "
@@ -130,17 +132,28 @@ def _masked_cosine(
     return np.divide(product, scale, out=np.full_like(product, np.nan), where=scale > 0)
 
 
-def _condition_vectors(condition: object) -> tuple[str, np.ndarray]:
-    """The kind of a batch of conditions and one vector for each, (n, width)."""
+def _kind(condition: object) -> str:
+    """What a batch of conditions is compared by."""
     if isinstance(condition, Condition) and condition.embedding is not None:
-        return "embeddings", np.asarray(condition.embedding, np.float64)
+        return "embeddings"
     if not isinstance(condition, Condition) or condition.text is None:
         raise InputError(
             f"a condition of type {type(condition).__name__} has no embedding and no text; give a "
             "Condition with either"
         )
-    text = np.asarray(condition.text, np.float64)
-    mask = np.ones(text.shape[:2]) if condition.text_mask is None else condition.text_mask
-    mask = np.asarray(mask, np.float64)
+    return "text"
+
+
+def _condition_vectors(condition: Condition) -> np.ndarray:
+    """One vector for each condition, (n, width); no more is in memory of all of them."""
+    if condition.embedding is not None:
+        return columns.by_row(lambda x: np.asarray(x, np.float64), condition.embedding)
+    if condition.text_mask is None:
+        return columns.by_row(lambda x: np.asarray(x, np.float64).mean(axis=1), condition.text)
+    return columns.by_row(_mean_token, condition.text, condition.text_mask)
+
+
+def _mean_token(text: Any, mask: Any) -> np.ndarray:
+    text, mask = np.asarray(text, np.float64), np.asarray(mask, np.float64)
     with np.errstate(invalid="ignore"):
-        return "text", np.einsum("nt,ntd->nd", mask, text) / mask.sum(axis=1, keepdims=True)
+        return np.einsum("nt,ntd->nd", mask, text) / mask.sum(axis=1, keepdims=True)

@@ -8,6 +8,7 @@ import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -89,16 +90,29 @@ def write_dataset(
     splits = {name: itertools.chain([row], sides[name]) for name, row in firsts.items()}
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)  # what a kill left
-    part.mkdir(parents=True)
-    writer = tfds.core.SequentialWriter(
-        _info(part, next(iter(firsts.values())), here), _IN_A_SHARD, file_format="array_record"
-    )
-    writer.initialize_splits(list(splits))
+    with _writing(folder):
+        part.mkdir(parents=True)
+        writer = tfds.core.SequentialWriter(
+            _info(part, next(iter(firsts.values())), here), _IN_A_SHARD, file_format="array_record"
+        )
+        writer.initialize_splits(list(splits))
     for name, rows in splits.items():
         for some in iter(lambda rows=rows: list(itertools.islice(rows, _AT_A_TIME)), []):
-            writer.add_examples({name: [_stored(row) for row in some]})
-    writer.close_all()
-    part.rename(folder)
+            with _writing(folder):
+                writer.add_examples({name: [_stored(row) for row in some]})
+    with _writing(folder):
+        writer.close_all()
+        part.rename(folder)
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # array_record raises the latter for a full disk
+        raise InputError(
+            f"{folder}: cannot be written ({error}); free space, or mend its permissions"
+        ) from error
 
 
 def _info(folder: Path, first: Row, source: Any) -> tfds.core.DatasetInfo:

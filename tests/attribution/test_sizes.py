@@ -1,5 +1,6 @@
 """Sizes that are left open are the largest that fit and are worth it."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -51,15 +52,36 @@ def test_they_fit_and_twice_as_much_would_not(method, share):
 
 
 def test_where_nothing_fits_it_is_said_before_any_work():
-    with pytest.raises(InputError, match=r"queries_per_pass = 1 needs 0\.\d+ GB on each device"):
+    with pytest.raises(
+        InputError, match=r"queries_per_pass = 1 needs 0\.\d+ GB or more on each device"
+    ):
         fitting(100)
     with pytest.raises(InputError, match="fisher_batch = 1 needs"):
         fitting(100, compute=OPEN._replace(batch=1, queries_per_pass=1))
 
 
 def test_without_a_prediction_they_are_small():
-    given = OPEN._replace(batch=3)
-    assert sizes.unpredicted(given) == given._replace(fisher_batch=4, queries_per_pass=5)
+    given, few = OPEN._replace(batch=3), examples.take(QUERIES, [0, 2])
+    wanted = given._replace(fisher_batch=4, queries_per_pass=5)
+    assert sizes.unpredicted(given, QUERIES) == wanted
+    assert fitting(None, compute=given) == wanted
+    assert sizes.unpredicted(given, few) == wanted._replace(queries_per_pass=2)
+
+
+def test_a_compiler_that_refuses_what_does_not_fit(monkeypatch):
+    asked = []
+
+    def refuse(*given):
+        batch = given[-1].batch
+        asked.append(batch)
+        if batch > 2:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: of 16 GB")
+        return batch
+
+    monkeypatch.setattr(plan, "sweep_bytes", refuse)
+    given = OPEN._replace(fisher_batch=1, queries_per_pass=1)
+    assert fitting(10, compute=given).batch == 2
+    assert asked[0] == 8
 
 
 def test_a_device_says_what_it_has():

@@ -71,7 +71,6 @@ def test_tensorboard_finds_the_work_done_and_its_rate(tmp_path, told, monkeypatc
     kept = Status(lambda *x: told.append(x), tmp_path, Hosts(1, 2))
     for done in (10, 16, 30):
         kept("linearised sweep", done, 30)
-    kept._events.close()  # as the end of the process does
     assert scalars(tmp_path / "00001") == [
         ("linearised_sweep/done", 10, 10.0),
         ("linearised_sweep/done", 16, 16.0),
@@ -79,3 +78,23 @@ def test_tensorboard_finds_the_work_done_and_its_rate(tmp_path, told, monkeypatc
         ("linearised_sweep/done", 30, 30.0),
         ("linearised_sweep/a_second", 30, 5.0),
     ]
+
+
+def test_a_disk_that_takes_no_events_ends_them_and_not_the_run(tmp_path, told, monkeypatch, capsys):
+    monkeypatch.setattr(status, "_OFTEN", 0.0)
+    kept = Status(lambda *x: told.append(x), tmp_path, Hosts())
+    kept("sweep", 0, 9)
+
+    def full():
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(kept._events, "flush", full)
+    for done in range(1, 9):
+        kept("sweep", done, 9)
+    assert told[-1] == ("sweep", 8, 9)
+    assert capsys.readouterr().err.count("No space left") == 1
+
+
+def test_nothing_is_written_before_there_is_progress(tmp_path, told):
+    Status(lambda *x: told.append(x), tmp_path / "status", Hosts())
+    assert not (tmp_path / "status").exists()

@@ -18,7 +18,7 @@ from tda_jax.errors import InputError
 from tda_jax.models.pretrained import load_pipeline
 from tests.experiments.cards import ROOT, card
 
-pytestmark = pytest.mark.slow  # a minute of compiling; `.ci/run` runs it
+pytestmark = pytest.mark.slow  # a minute of compiling; `.ci/run` runs the demo, which trains
 RATE = 16000
 SAID = ("low tone", "high tone", "two tones")
 

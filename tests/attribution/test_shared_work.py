@@ -80,6 +80,7 @@ def test_linearised_pass_projects_the_text_once_for_all_draws():
     assert elements(linear_program(FEW, 3), "attn2/to_k") == primal * (1 + 6)
 
 
+@pytest.mark.slow
 def test_primal_pass_runs_once_for_all_directions():
     """Products before the first moved layer have no tangent: their number is that of a sweep."""
     primal = elements(sweep_program(FEW), "time_embedding/linear_1")

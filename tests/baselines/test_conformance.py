@@ -111,6 +111,7 @@ def on_eight_devices(tmp_path_factory):
     return dict(np.load(out))
 
 
+@pytest.mark.slow  # each program is compiled once more, for eight devices
 @pytest.mark.parametrize("name", NAMES)
 def test_device_count(usual, on_eight_devices, name):
     assert on_eight_devices["devices"] == 8

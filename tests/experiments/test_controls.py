@@ -16,7 +16,7 @@ from tda_jax.evaluation import controls_tables
 from tda_jax.evaluation.verdicts import FAILS, HOLDS, OPEN
 from tests.evaluation import few_parameters
 
-pytestmark = pytest.mark.slow  # a minute of compiling; `.ci/run` runs it
+pytestmark = pytest.mark.slow  # a minute of compiling
 ROOT = Path(__file__).parent.parent.parent
 
 

@@ -76,6 +76,7 @@ def test_audio_is_written_beside_them(finished):
     assert [p["prompt"] for p in said["pieces"]] == ["slow piano", "fast drums"]
 
 
+@pytest.mark.slow
 def test_a_piece_does_not_depend_on_those_beside_it(finished, model, tmp_path):
     one_by_one = pieces(model, tmp_path, batch=1, prompts='["slow piano", "fast drums", "x"]')
     np.testing.assert_allclose(

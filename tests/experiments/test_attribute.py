@@ -79,6 +79,19 @@ def test_the_default_makes_what_it_needs_and_writes_everything(made):
         assert query["predicted_rise"] == pytest.approx(0.1)
 
 
+def test_the_plan_of_a_finished_run_leaves_nothing_and_touches_nothing(made, capsys):
+    workdir, _, _ = made
+    before = stamps(workdir)
+    attribute.run(arrays_card.shrunk(workdir, plan=True), lambda *_: None)
+    content = json.loads((workdir / "plan.json").read_text())
+    assert {stage["left"] for stage in content["stages"].values()} == {0}
+    assert content["stages"]["linearised sweep"]["draws"] == arrays_card.TRACKS * 40
+    assert content["hours"] == 0
+    assert min(content[name] for name in ("batch", "fisher_batch", "queries_per_pass")) >= 1
+    assert "0 hours on 1 process(es)" in capsys.readouterr().out
+    assert stamps(workdir).items() >= before.items()
+
+
 def test_the_table_holds_what_the_stores_say(made):
     workdir, _, _ = made
     corpus = read_arrays(workdir / "synthetic" / "corpus")

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jaxtyping import Shaped
 
-_BLOCK = 2**24  # bytes of a block of rows, where the caller names no size
+_BLOCK = 2**24  # bytes of a block of rows
 
 Item, Value = TypeVar("Item"), TypeVar("Value")
 Rows = Callable[[np.ndarray], np.ndarray]  # positions -> their rows, in that order
@@ -111,15 +111,13 @@ def ahead(read: Callable[[Item], Value], items: Iterable[Item]) -> Iterator[tupl
             yield item, value.result()
 
 
-def blocks(data: Any, size: int | None = None) -> Iterator[tuple[slice, Any]]:
+def blocks(data: Any) -> Iterator[tuple[slice, Any]]:
     """A tree of arrays and columns with a leading axis of n, block by block in memory.
 
-    Args:
-        data: the tree; it has at least one leaf.
-        size: rows of a block; by default as many as take 16 MiB.
+    The tree has at least one leaf; a block has as many rows as take 16 MiB.
     """
     leaves = jax.tree.leaves(data)
-    n, size = len(leaves[0]), size or _rows_of_a_block(leaves)
+    n, size = len(leaves[0]), _rows_of_a_block(leaves)
     slices = [slice(start, min(start + size, n)) for start in range(0, n, size)]
     if not any(isinstance(x, Column) for x in leaves):
         return ((rows, jax.tree.map(lambda x, rows=rows: x[rows], data)) for rows in slices)

@@ -60,11 +60,12 @@ def test_taken_of_taken_and_mapped_read_nothing_before_they_are_asked(n, data):
 
 
 @pytest.mark.parametrize("size", [1, 3, 7, 8])
-def test_blocks_are_of_the_size_and_one_is_read_ahead(size):
+def test_blocks_are_of_the_size_and_one_is_read_ahead(size, monkeypatch):
     array, asked = numbers(7), []
     data = {"a": column(array, asked), "b": array}
+    monkeypatch.setattr(columns, "_BLOCK", size * 2 * array[0].nbytes)
     seen = []
-    for rows, some in columns.blocks(data, size):
+    for rows, some in columns.blocks(data):
         assert np.array_equal(some["a"], array[rows])
         assert np.array_equal(some["b"], array[rows])
         seen.append(rows.start)

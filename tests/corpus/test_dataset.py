@@ -153,3 +153,16 @@ def test_rows_are_read_when_they_are_asked_for_and_no_others(tmp_path, monkeypat
     assert asked == [1]  # of one window, for latents and conditions alike
     whole = jax.tree.leaves(in_memory(corpus).examples)
     assert all(np.array_equal(x, y[:2]) for x, y in zip(jax.tree.leaves(some), whole, strict=True))
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space"), RuntimeError("write() failed")])
+def test_a_disk_that_refuses_is_said_and_leaves_no_dataset(tmp_path, monkeypatch, error):
+    def refuse(*_):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tfds.core.SequentialWriter, "add_examples", refuse)
+        with pytest.raises(InputError, match=r"data: cannot be written \(.*free space"):
+            written(tmp_path)
+    assert not dataset.is_dataset(tmp_path / "data")
+    assert len(dataset.read_dataset(written(tmp_path)).ids) == 5  # a new start finishes it

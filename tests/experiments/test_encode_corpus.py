@@ -94,6 +94,12 @@ def test_what_cannot_be_used_is_listed_with_its_reason(finished):
     assert "broken.mp3" in reasons["broken.mp3"]
 
 
+def test_how_files_are_grouped_is_no_part_of_what_a_dataset_is(finished, folders):
+    workdir, summary = finished
+    again = encode_corpus.run(card(folders, workdir, windows=0, chunk=2), silent)
+    assert again["made_of"] == summary["made_of"]
+
+
 def test_a_second_run_finds_all_there(finished, folders):
     workdir, summary = finished
     again = encode_corpus.run(card(folders, workdir, windows=0), silent)

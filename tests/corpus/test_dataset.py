@@ -166,3 +166,15 @@ def test_a_disk_that_refuses_is_said_and_leaves_no_dataset(tmp_path, monkeypatch
             written(tmp_path)
     assert not dataset.is_dataset(tmp_path / "data")
     assert len(dataset.read_dataset(written(tmp_path)).ids) == 5  # a new start finishes it
+
+
+def test_of_several_files_the_damaged_one_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset, "_IN_A_SHARD", 1)
+    folder = written(tmp_path)
+    read, n = dataset._reader(folder)
+    shards = sorted(folder.glob("*held_out*"))
+    assert (len(shards), n) == (2, 4)
+    shards[1].write_bytes(b"")
+    assert len(read(np.array([0, 2]))) == 2
+    with pytest.raises(InputError, match=rf"{shards[1].name} cannot be read"):
+        read(np.array([3]))

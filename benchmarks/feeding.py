@@ -22,6 +22,8 @@ from typing import Any
 
 from absl import app, flags
 
+from tda_jax import heap
+
 _OUT = flags.DEFINE_string("out", None, "JSON file for the result.")
 _TRACKS = flags.DEFINE_integer("tracks", 100_000, "Tracks of the larger corpus.")
 _FED = flags.DEFINE_integer("fed", 64, "Tracks of the sweep that does work; 0 for none.")
@@ -37,6 +39,7 @@ def main(argv: list[str]) -> None:
     if _CHILD.value:
         what, folder, *more = _CHILD.value.split(":")
         work = {"write": _write, "read": _read, "feed": _feed}[what]
+        heap.few_arenas()  # as every entry point does
         found = work(Path(folder), *map(int, more))
         found["peak_bytes"] = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         print(json.dumps(found))

@@ -12,7 +12,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from tda_jax import hosts
+from tda_jax import heap, hosts
 from tda_jax.errors import InputError
 
 _COMPILED_AFTER = 0.2  # seconds of compiling from which a program is kept
@@ -29,6 +29,7 @@ def start(
         short: flags that stand for settings: {"workdir": "config.workdir"} reads `--workdir=DIR`
             and `--workdir DIR` as `--config.workdir`.
     """
+    heap.few_arenas()
     sys.argv = [sys.argv[0], *(_spelled_out(arg, short) for arg in sys.argv[1:])]
     with _known_settings(sys.argv):
         config = config_flags.DEFINE_config_file("config", card)

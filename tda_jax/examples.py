@@ -6,14 +6,15 @@ says that the track's loss rises when the model forgets the query.
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Num
+from jaxtyping import Array, Bool, Float, Int, Num
 
-from tda_jax import columns, fingerprint
+from tda_jax import columns, fingerprint, packed
 from tda_jax.columns import Column
 from tda_jax.errors import InputError
 
@@ -49,7 +50,7 @@ class Corpus(NamedTuple):
     ids: tuple[str, ...]
     examples: Example
     members: Bool[np.ndarray, " n"]
-    metadata: tuple[Mapping[str, Any], ...]
+    metadata: Sequence[Mapping[str, Any]]
 
 
 def corpus_of(
@@ -81,7 +82,7 @@ def corpus_of(
     latents = columns.as_array(latents)
     masks = np.ones(latents.shape[:2], np.float32) if masks is None else columns.as_array(masks)
     members = np.ones(n, bool) if members is None else np.asarray(members)
-    metadata = [{} for _ in ids] if metadata is None else list(metadata)
+    metadata = [{} for _ in ids] if metadata is None else metadata
     masks = columns.mapped(lambda x: x.astype(np.float32), masks)
     examples = Example(latents, jax.tree.map(columns.as_array, condition), masks)
     _refuse(ids, examples, members, metadata)
@@ -90,7 +91,7 @@ def corpus_of(
         tuple(ids[i] for i in order),
         jax.tree.map(lambda x: columns.taken(x, order), examples),
         members[order],
-        tuple(metadata[i] for i in order),
+        packed.taken(metadata, order),
     )
 
 
@@ -136,7 +137,7 @@ def take(corpus: Corpus, rows: Sequence[int] | np.ndarray) -> Corpus:
         tuple(corpus.ids[i] for i in rows),
         jax.tree.map(lambda x: columns.taken(x, rows), corpus.examples),
         corpus.members[rows],
-        tuple(corpus.metadata[i] for i in rows),
+        packed.taken(corpus.metadata, rows),
     )
 
 
@@ -162,7 +163,7 @@ def corpus_fingerprint(corpus: Corpus) -> str:
     return fingerprint.of_text(*header, *sorted(tracks))
 
 
-def first_frames(counts: Sequence[int], frames: int) -> Column:
+def first_frames(counts: Sequence[int] | Int[np.ndarray, " n"], frames: int) -> Column:
     """Masks (n, frames) that keep so many frames from the first; they take no memory."""
     kept = np.asarray(counts, np.int64)
 
@@ -235,8 +236,7 @@ def _refuse_ids(ids: Sequence[str]) -> None:
     unsaid = [i for i in ids if not _is_unicode(i)]
     if unsaid:
         raise InputError(f"ids {unsaid[:_SHOWN]} are no Unicode; rename these tracks")
-    seen: set[str] = set()
-    twice = sorted({i for i in ids if i in seen or seen.add(i)})
+    twice = sorted({one for one, other in pairwise(sorted(ids)) if one == other})
     if twice:
         raise InputError(f"the ids {twice[:_SHOWN]} repeat ({len(twice)} in all); give each once")
 

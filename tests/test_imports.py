@@ -17,7 +17,9 @@ ROOMS = [
     "fingerprint",
     "named_draws",
     "params",
+    "heap",
     "columns",
+    "packed",
     "examples",
 ]
 ROOMS += ["keys", "devices", "hosts", "manifest", "store", "artifact", "audio", "diffusion"]

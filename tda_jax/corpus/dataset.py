@@ -7,6 +7,7 @@ on, "held_out" the decoys. A row is one window of a track; README and `Row` name
 import itertools
 import json
 import shutil
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -18,7 +19,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Float
 
-from tda_jax import fingerprint
+from tda_jax import fingerprint, packed
 from tda_jax.columns import Column, ahead
 from tda_jax.errors import InputError
 from tda_jax.examples import Corpus, corpus_of, first_frames
@@ -30,6 +31,8 @@ _PARTS = Condition._fields
 _ARRAYS = ("mean", "std", "log_mel")
 _AT_A_TIME = 64  # rows in memory
 _IN_A_SHARD = 2048  # rows
+
+_Read = Callable[[np.ndarray], list[Mapping[str, Any]]]  # positions -> rows as they are stored
 
 
 class Row(NamedTuple):
@@ -150,7 +153,10 @@ def read_rows(folder: Path) -> Iterator[Row]:
     Raises:
         InputError: the folder holds no dataset that this module wrote.
     """
-    read, n = _reader(folder)
+    yield from _rows(*_reader(folder))
+
+
+def _rows(read: _Read, n: int) -> Iterator[Row]:
     for _, some in ahead(read, np.split(np.arange(n), range(_AT_A_TIME, n, _AT_A_TIME))):
         yield from map(_row, some)
 
@@ -165,20 +171,22 @@ def read_dataset(folder: Path) -> Corpus:
     Raises:
         InputError: see `read_rows`.
     """
-    ids, members, metadata, frames, window, caption = [], [], [], [], [], []
-    first = None
-    for w, row in enumerate(read_rows(folder)):
-        first = row if first is None else first
-        for i in range(len(row.captions)):
-            ids.append(_unit(row, i))
-            members.append(row.member)
-            metadata.append(_carried(row, i))
-            frames.append(row.frames)
-            window.append(w)
-            caption.append(i)
-    latent, condition = _columns(folder, first, np.array(window), np.array(caption))
+    read, n = _reader(folder)
+    first = _row(read(np.array([0]))[0])
+    ids, facts = [], array("q")
+
+    def told() -> Iterator[Mapping[str, Any]]:
+        for window, row in enumerate(_rows(read, n)):
+            for caption in range(len(row.captions)):
+                ids.append(_unit(row, caption))
+                facts.extend([row.member, row.frames, window, caption])
+                yield _carried(row, caption)
+
+    metadata = packed.pack(told())
+    members, frames, window, caption = np.array(facts, np.int64).reshape(-1, 4).T
+    latent, condition = _columns(read, first, window, caption)
     masks = first_frames(frames, latent.shape[1])
-    return corpus_of(ids, latent, condition, masks, np.array(members), metadata)
+    return corpus_of(ids, latent, condition, masks, members.astype(bool), metadata)
 
 
 def read_log_mels(folder: Path) -> dict[str, Float[np.ndarray, "2 mels"]]:
@@ -201,7 +209,7 @@ def _carried(row: Row, i: int) -> dict[str, Any]:
     return {**row.metadata, **own}
 
 
-def _reader(folder: Path) -> tuple[Callable[[np.ndarray], list[Mapping[str, Any]]], int]:
+def _reader(folder: Path) -> tuple[_Read, int]:
     """Positions, of members first, -> their rows as they are stored; and how many there are.
 
     Raises:
@@ -240,10 +248,9 @@ def _files_of(split: Any, rows: np.ndarray) -> list[str]:
 
 
 def _columns(
-    folder: Path, first: Row, window: np.ndarray, caption: np.ndarray
+    stored: _Read, first: Row, window: np.ndarray, caption: np.ndarray
 ) -> tuple[Column, Condition]:
     """Latents and conditions of units, each one caption of one window."""
-    stored, _ = _reader(folder)
     # The parts of a block are asked for one after the other, and lie in the same rows.
     arrays = (first.mean, first.std, first.log_mel, *jax.tree.leaves(first.condition))
     touched = 2 * sum(np.asarray(x).nbytes for x in arrays)  # as it is stored, and read

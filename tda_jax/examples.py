@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Num
 
-from tda_jax import columns, fingerprint, packed
+from tda_jax import columns, compressed, fingerprint
 from tda_jax.columns import Column
 from tda_jax.errors import InputError
 
@@ -91,7 +91,7 @@ def corpus_of(
         tuple(ids[i] for i in order),
         jax.tree.map(lambda x: columns.taken(x, order), examples),
         members[order],
-        packed.taken(metadata, order),
+        compressed.taken(metadata, order),
     )
 
 
@@ -137,7 +137,7 @@ def take(corpus: Corpus, rows: Sequence[int] | np.ndarray) -> Corpus:
         tuple(corpus.ids[i] for i in rows),
         jax.tree.map(lambda x: columns.taken(x, rows), corpus.examples),
         corpus.members[rows],
-        packed.taken(corpus.metadata, rows),
+        compressed.taken(corpus.metadata, rows),
     )
 
 

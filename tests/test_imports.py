@@ -19,7 +19,7 @@ ROOMS = [
     "params",
     "heap",
     "columns",
-    "packed",
+    "compressed",
     "examples",
 ]
 ROOMS += ["keys", "devices", "hosts", "manifest", "store", "artifact", "audio", "diffusion"]

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Float
 
-from tda_jax import fingerprint, packed
+from tda_jax import compressed, fingerprint
 from tda_jax.columns import Column, ahead
 from tda_jax.errors import InputError
 from tda_jax.examples import Corpus, corpus_of, first_frames
@@ -182,7 +182,7 @@ def read_dataset(folder: Path) -> Corpus:
                 facts.extend([row.member, row.frames, window, caption])
                 yield _carried(row, caption)
 
-    metadata = packed.pack(told())
+    metadata = compressed.compress(told())
     members, frames, window, caption = np.array(facts, np.int64).reshape(-1, 4).T
     latent, condition = _columns(read, first, window, caption)
     masks = first_frames(frames, latent.shape[1])

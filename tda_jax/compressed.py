@@ -12,11 +12,11 @@ from jaxtyping import Int
 _TOGETHER = 64  # mappings that are compressed together
 
 
-class Packed(Sequence[Mapping[str, Any]]):
+class Compressed(Sequence[Mapping[str, Any]]):
     """Mappings that JSON keeps, each decoded when it is asked for; none can be changed."""
 
     def __init__(self, blocks: Sequence[bytes], places: Int[np.ndarray, " n"]) -> None:
-        """Made by `pack`."""
+        """Made by `compress`."""
         self._blocks, self._places = tuple(blocks), places
 
     def __len__(self) -> int:
@@ -30,15 +30,15 @@ class Packed(Sequence[Mapping[str, Any]]):
         """
         places = self._places[at]
         if isinstance(at, slice):
-            return Packed(self._blocks, places)
+            return Compressed(self._blocks, places)
         return json.loads(_texts(self._blocks[places // _TOGETHER])[places % _TOGETHER])
 
-    def taken(self, rows: Int[np.ndarray, " m"]) -> "Packed":
+    def taken(self, rows: Int[np.ndarray, " m"]) -> "Compressed":
         """Those at some positions, in that order."""
-        return Packed(self._blocks, self._places[rows])
+        return Compressed(self._blocks, self._places[rows])
 
 
-def pack(mappings: Iterable[Mapping[str, Any]]) -> Packed:
+def compress(mappings: Iterable[Mapping[str, Any]]) -> Compressed:
     """Mappings with strings as keys and values that JSON keeps, in their order."""
     blocks, texts, n = [], [], 0
     for mapping in mappings:
@@ -47,14 +47,14 @@ def pack(mappings: Iterable[Mapping[str, Any]]) -> Packed:
         if len(texts) == _TOGETHER:
             blocks.append(_block(texts))
             texts = []
-    return Packed([*blocks, _block(texts)], np.arange(n))
+    return Compressed([*blocks, _block(texts)], np.arange(n))
 
 
 def taken(
     mappings: Sequence[Mapping[str, Any]], rows: Int[np.ndarray, " m"]
 ) -> Sequence[Mapping[str, Any]]:
-    """Those at some positions, in that order; what is packed stays so."""
-    if isinstance(mappings, Packed):
+    """Those at some positions, in that order; what is compressed stays so."""
+    if isinstance(mappings, Compressed):
         return mappings.taken(rows)
     return tuple(mappings[i] for i in rows)
 

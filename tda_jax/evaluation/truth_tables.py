@@ -249,7 +249,8 @@ def _told_apart(behind: Interval, reference: str) -> str:
 
 
 def _as_json(interval: Interval) -> dict[str, Any]:
-    return {k: _number(float(v)) for k, v in interval._asdict().items()}
+    ends = {k: _number(float(getattr(interval, k))) for k in ("mean", "low", "high")}
+    return {**ends, "count": int(interval.count)}
 
 
 def _said_of_removals(table: Mapping[str, list[Any]]) -> list[str]:

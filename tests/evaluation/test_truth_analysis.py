@@ -1,12 +1,14 @@
 """What is chosen on one half of the subsets is told on the other; rivals are at their best."""
 
+import json
+
 import numpy as np
 import pytest
 
 from tda_jax.baselines.ways import Variant, Way
 from tda_jax.evaluation import datamodelling, truth_tables
 from tda_jax.evaluation.truth_analysis import ALL, analyse
-from tda_jax.report import truth_figures
+from tda_jax.report import agreement, truth_figures
 from tests.evaluation import truth_made
 
 
@@ -138,6 +140,15 @@ def test_a_report_gets_one_kind_of_queries(found):
     assert content["note"].startswith("4 queries, 20 sets")
     best = max(found.rows, key=lambda r: found.variants[r.variant][1])
     assert content["verdict"][0].startswith(f"What is highest on the other sets, {best.family},")
+
+
+def test_the_report_reads_what_it_gets(found, tmp_path):
+    content = truth_tables.for_report(found, "track", "a rival")
+    path = tmp_path / "truth.json"
+    path.write_text(json.dumps(content))
+    read = agreement.read_truth(path)
+    assert read.ceiling.mean == found.ceilings["track queries"].mean
+    assert [row.method for row in read.rows] == [row["method"] for row in content["rows"]]
 
 
 def test_the_best_is_chosen_without_the_reporting_half(corpus, levels):

@@ -50,7 +50,7 @@ def _scores(config: ConfigDict) -> None:
     config.rise = 0.1  # ρ, share by which the query's own loss is to rise
     config.rate = config_dict.placeholder(float)  # a raw learning rate instead
     config.steps = 1
-    config.damping = 0.1  # times the mean of the Fisher information
+    config.damping = 0.01  # times the mean of the Fisher information
     config.fisher_draws = 10
     config.fisher_tracks = config_dict.placeholder(int)  # a random subset; every member without
     config.query_draws = 2048

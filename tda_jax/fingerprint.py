@@ -6,6 +6,7 @@ import json
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def of_code(*modules: str, package: Path = Path(__file__).parent) -> str:
         for file in todo.pop():
             if file not in files:
                 files.add(file)
-                todo += [_sources(name, package) for name in _imports(file)]
+                todo += [_sources(name, package) for name in _imports(file.read_bytes())]
     ordered = sorted(files)
     return of_text(*(f"{f.relative_to(package).as_posix()} {of_files([f])}" for f in ordered))
 
@@ -71,13 +72,16 @@ def _sources(name: str, package: Path) -> list[Path]:
     return found
 
 
-def _imports(file: Path) -> Iterator[str]:
-    """Every module that a file imports; of `from a import b` both a and a.b."""
-    for node in ast.walk(ast.parse(file.read_bytes())):
+@lru_cache(maxsize=1024)  # by what the file says: parsing takes a second of every run
+def _imports(source: bytes) -> list[str]:
+    """Every module that a source imports; of `from a import b` both a and a.b."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    return found
 
 
 def versions() -> dict[str, str]:

@@ -56,7 +56,7 @@ class Settings(NamedTuple):
     rise: float = 0.1
     rate: float | None = None
     steps: int = 1
-    damping: float = 0.1
+    damping: float = 0.01
     fisher_draws: int = 10
     fisher_tracks: int | None = None
     query_draws: int = 2048

@@ -86,7 +86,7 @@ def run(config: ConfigDict, progress: Progress) -> Analysis:
 def _tell_demo(config: ConfigDict, found: Analysis, progress: Progress) -> None:
     """Says in the demo's report how its own queries fared; nothing else of it is made anew."""
     place = Path(config.workdir) / "demo"
-    content = truth_tables.for_report(found, truth_worlds.KIND, truth_worlds.DEMO)
+    content = truth_tables.for_report(found, truth_worlds.DEMO)
     _text(place / "truth.json", json.dumps(content, indent=1) + "\n")
     demo.run(truth_worlds.demo_card(config), progress)
 

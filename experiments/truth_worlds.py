@@ -31,7 +31,7 @@ from tda_jax.training import parts
 from tda_jax.training.denoiser import Dropout, fit
 from tda_jax.training.loop import Recipe
 
-DEMO, KIND = "the demo's scores", "demo"
+DEMO = "the demo's scores"
 _OTHER = 1_000_000  # seeds apart, so that the start's corpus shares no work or caption
 
 
@@ -81,7 +81,7 @@ def demo(config: ConfigDict, progress: Progress) -> World:
     asked = [query["id"] for query in read_json(place / "attributed" / "summary.json")["queries"]]
     pieces = read_queries(made, "HWC")
     tracks = take(corpus, [corpus.ids.index(name) for name in asked if name in corpus.ids])
-    given = joined(_told(pieces, _prompt), tracks)
+    given = joined(_told(pieces, _prompt), _told(tracks, lambda *_: {"kind": "track"}))
     return World(
         Network(predict_fn(unet.module), pipeline.schedule, unet.params, dict(unet.groups)),
         json.dumps(unet.config, sort_keys=True),
@@ -89,7 +89,7 @@ def demo(config: ConfigDict, progress: Progress) -> World:
         unet.params,
         dropout,
         {**dataset.read_log_mels(encoded), **read_log_mels(made)},
-        _told(given, lambda *_: {"kind": KIND}),
+        given,
         {DEMO: {name: _scores(place, name, corpus.ids) for name in given.ids}},
     )
 
@@ -114,7 +114,7 @@ def _told(corpus: Corpus, more: Callable[[str, Mapping], Mapping]) -> Corpus:
 
 
 def _prompt(_: str, metadata: Mapping) -> dict:
-    return {"caption": metadata["prompt"]}
+    return {"caption": metadata["prompt"], "kind": "generated"}
 
 
 def _scores(place: Path, query: str, ids: Sequence[str]) -> np.ndarray:

@@ -194,7 +194,7 @@ def _gathered(
         [np.stack([level.scored.scores[name] for name in names]) for level in levels], axis=1
     )
     covariates, related = [], []
-    parts: dict[str, list[int]] = {ALL: [], **{f"{x.updates} updates": [] for x in levels}}
+    parts: dict[str, list[int]] = {ALL: []}
     kinds = {entry["kind"] for level in levels for entry in level.queries.metadata}
     start, of_level = 0, []
     for number, level in enumerate(levels):
@@ -205,8 +205,9 @@ def _gathered(
         covariates.append(np.stack([alike, said, work.astype(float)])[:, :, corpus.members])
         related += own
         for i, entry in enumerate(level.queries.metadata):
+            in_level = [f"{level.updates} updates"] if len(levels) > 1 else []
             of_kind = [f"{entry['kind']} queries"] if len(kinds) > 1 else []
-            for part in (ALL, f"{level.updates} updates", *of_kind):
+            for part in (ALL, *in_level, *of_kind):
                 parts.setdefault(part, []).append(start + i)
         start += len(alike)
         of_level += [number] * len(alike)

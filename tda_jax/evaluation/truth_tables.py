@@ -94,25 +94,23 @@ def settings(analysis: Analysis, named: Mapping[str, Variant]) -> dict[str, list
     return table
 
 
-def for_report(analysis: Analysis, kind: str, first: str) -> dict[str, Any]:
-    """What a report shows of queries of one kind; the method that it is about comes first.
+def for_report(analysis: Analysis, first: str) -> dict[str, Any]:
+    """What a report of the queries shows; the method that it is about comes first.
 
     Args:
         analysis: of the comparison.
-        kind: of the queries.
         first: the family of the report's own scores.
     """
-    part = f"{kind} queries" if f"{kind} queries" in analysis.ceilings else ALL
     rows = sorted(analysis.rows, key=lambda row: row.family != first)
-    ceiling = analysis.ceilings[part]
-    held = {row.family: row.parts[part] for row in rows if part in row.parts}
+    ceiling = analysis.ceilings[ALL]
+    held = {row.family: row.parts[ALL] for row in rows if ALL in row.parts}
     best = max(rows, key=lambda row: _or_low(analysis.variants[row.variant][1])).family
     said = [
         f"What is highest on the other sets, {best}, has {shown(held[best].lds)} here; {first}: "
         f"{shown(held[first].lds)}; noise ceiling: {shown(ceiling)}."
     ]
     return {
-        "note": f"{analysis.queries[part]} queries, {analysis.subsets[1]} sets of removed tracks; "
+        "note": f"{analysis.queries[ALL]} queries, {analysis.subsets[1]} sets of removed tracks; "
         "95 % intervals over both.",
         "ceiling": _as_json(ceiling),
         "rows": [{"method": f, "own": f == first, "lds": _as_json(x.lds)} for f, x in held.items()],

@@ -36,6 +36,12 @@ def test_the_best_of_a_family_stands_for_it_and_the_best_own_is_the_default(foun
     assert found.subsets == (20, 20)
 
 
+def test_one_level_is_not_told_of_twice(corpus, levels):
+    kept = truth_made.removals(corpus)
+    found = analyse(levels[:1], corpus, kept, truth_made.FAMILIES, truth_made.OWN, draws=20)
+    assert list(found.ceilings) == [ALL, "generated queries", "track queries"]
+
+
 def test_figures_are_those_of_the_reporting_half(found, corpus, levels):
     kept = truth_made.removals(corpus)
     _, reporting = datamodelling.halves(len(kept))
@@ -130,24 +136,24 @@ def test_removals_are_held_against_the_first_method(found, tmp_path):
     assert {path.name for path in drawn} == names
 
 
-def test_a_report_gets_one_kind_of_queries(found):
-    content = truth_tables.for_report(found, "track", "a rival")
+def test_a_report_gets_all_queries(found):
+    content = truth_tables.for_report(found, "a rival")
     assert [row["own"] for row in content["rows"]] == [True, False, False, False, False]
     assert content["rows"][0]["method"] == "a rival"
     row = next(r for r in found.rows if r.family == "a rival")
-    assert content["rows"][0]["lds"]["mean"] == row.parts["track queries"].lds.mean
-    assert content["ceiling"]["mean"] == found.ceilings["track queries"].mean
-    assert content["note"].startswith("4 queries, 20 sets")
+    assert content["rows"][0]["lds"]["mean"] == row.parts[ALL].lds.mean
+    assert content["ceiling"]["mean"] == found.ceilings[ALL].mean
+    assert content["note"].startswith(f"{found.queries[ALL]} queries, 20 sets")
     best = max(found.rows, key=lambda r: found.variants[r.variant][1])
     assert content["verdict"][0].startswith(f"What is highest on the other sets, {best.family},")
 
 
 def test_the_report_reads_what_it_gets(found, tmp_path):
-    content = truth_tables.for_report(found, "track", "a rival")
+    content = truth_tables.for_report(found, "a rival")
     path = tmp_path / "truth.json"
     path.write_text(json.dumps(content))
     read = agreement.read_truth(path)
-    assert read.ceiling.mean == found.ceilings["track queries"].mean
+    assert read.ceiling.mean == found.ceilings[ALL].mean
     assert [row.method for row in read.rows] == [row["method"] for row in content["rows"]]
 
 

@@ -19,8 +19,9 @@ from tda_jax.attribution.settings import Compute, Settings
 from tda_jax.attribution.unet import unet_model
 from tda_jax.attribution.units import Tracks, outline, tracks_of
 from tda_jax.baselines.likeness import Pooled
-from tda_jax.corpus import dataset, fitting
-from tda_jax.corpus.arrays import LAYOUTS, read_arrays, read_log_mels, read_queries
+from tda_jax.corpus import dataset, fitting, stored, tensors
+from tda_jax.corpus.arrays import read_arrays, read_log_mels, read_queries
+from tda_jax.corpus.assembly import refuse_layout
 from tda_jax.corpus.metadata import QUERY_FRAMES
 from tda_jax.errors import InputError
 from tda_jax.examples import Corpus
@@ -83,8 +84,7 @@ def refuse_card(config: Any) -> None:
             "corpus_size = 0; give --config.corpus_size=N, the number of tracks that the model was "
             "trained on, also where only some of them are scored"
         )
-    if config.layout not in LAYOUTS:
-        raise InputError(f"layout = {config.layout!r}; choose one of {LAYOUTS}")
+    refuse_layout(config.layout)
     known.refuse_values(settings_of(config, 1))
     known.refuse_compute(compute_of(config), unset=True)
 
@@ -167,7 +167,7 @@ def _made_of(config: Any) -> dict[str, Mapping[str, Any]]:
     found = {}
     for name in ("corpus", "queries"):
         folder = Path(config.get(name) or "")
-        if config.get(name) and dataset.is_dataset(folder):
+        if config.get(name) and dataset.is_own(folder):
             found[str(folder)] = dataset.made_of(folder)
         elif config.get(name) and (folder / _MADE_OF).exists():
             found[str(folder)] = read_json(folder / _MADE_OF)
@@ -217,9 +217,11 @@ def _read(
     what: str,
     read_folder: Callable[[Path, str], Corpus],
 ) -> Corpus:
-    """A dataset, or else a folder of arrays; `layout` is of arrays only."""
-    if dataset.is_dataset(folder):
+    """A dataset, or else a folder of arrays; `layout` is not of our own datasets."""
+    if dataset.is_own(folder):
         found = dataset.read_dataset(folder)
+    elif stored.is_dataset(folder):
+        found = tensors.read_tensors(folder, layout)
     else:
         fitting.refuse_stored(folder, unet, what, layout)
         found = read_folder(folder, layout)
@@ -237,7 +239,9 @@ def _heard(config: Any, corpus: Corpus, queries: Corpus) -> tuple[Pooled, Pooled
 
 def log_mels(folder: Path) -> Pooled:
     """The pooled log-mels of a dataset or a folder of arrays, by id."""
-    return (dataset.read_log_mels if dataset.is_dataset(folder) else read_log_mels)(folder)
+    if dataset.is_own(folder):
+        return dataset.read_log_mels(folder)
+    return (tensors.read_log_mels if stored.is_dataset(folder) else read_log_mels)(folder)
 
 
 def _queries(config: Any, corpus: Corpus, tracks: Tracks, unet: UNetConfig) -> Corpus:
@@ -246,7 +250,7 @@ def _queries(config: Any, corpus: Corpus, tracks: Tracks, unet: UNetConfig) -> C
     if config.queries:
         folder = Path(config.queries)
         found.append(_read(folder, config.layout, unet, "queries", read_queries))
-        if dataset.is_dataset(folder):
+        if dataset.is_own(folder):
             _refuse_parts(folder, found[0])
     if config.query_ids:
         found.append(_named(config, corpus, tracks))

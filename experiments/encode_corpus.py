@@ -19,7 +19,7 @@ from experiments.progress import Bars, Clock, Progress
 from experiments.status import Status
 from tda_jax import devices, fingerprint, hosts
 from tda_jax.audio.mel import MelSettings
-from tda_jax.corpus import dataset, encoding, folder, packing
+from tda_jax.corpus import dataset, encoding, folder, packing, stored
 from tda_jax.errors import InputError
 from tda_jax.export import write_csv
 from tda_jax.models import captions
@@ -164,7 +164,7 @@ def _refuse(config: ConfigDict) -> None:
 def _refuse_other(workdir: Path, source: Mapping[str, Any]) -> None:
     """Refuses a workdir whose dataset was made otherwise, so far as `source` is known."""
     place = workdir / "dataset"
-    if dataset.is_dataset(place):
+    if stored.is_dataset(place):
         there = dataset.made_of(place)
         remedy = f"Delete {place} to pack it again, or give another workdir"
         there = {name: there[name] for name in source if name in there}

@@ -100,9 +100,12 @@ FLOORS = {
     "corpus": [
         "fields",
         "metadata",
+        "assembly",
         "arrays",
         "fitting",
+        "stored",
         "dataset",
+        "tensors",
         "folder",
         "encoding",
         "packing",

@@ -26,20 +26,24 @@ from jaxtyping import Float
 
 from tda_jax import fingerprint
 from tda_jax.artifact import whole_file
-from tda_jax.columns import Column, by_row, mapped
 from tda_jax.corpus import fields
+from tda_jax.corpus.assembly import (
+    LOG_MEL,
+    NAMES,
+    Told,
+    assemble,
+    channels_last,
+    refuse_layout,
+    refuse_log_mels,
+    refuse_shapes,
+)
 from tda_jax.corpus.metadata import QUERY_FRAMES, Record, read_metadata
 from tda_jax.errors import InputError
-from tda_jax.examples import Corpus, corpus_of, first_frames, in_memory
+from tda_jax.examples import Corpus, in_memory
 from tda_jax.models.denoiser import Condition
 
-LAYOUTS = ("HWC", "CHW")
 _METADATA = "metadata.jsonl"
-_AXES = {"embedding": 1, "text": 2, "text_mask": 1, "mask": 1}
-_NAMES = ("latent", *_AXES)
-_LOG_MEL = "log_mel"
-_WORDS = {"embedding": "(classdim,)", "text": "(tokens, textdim)"}
-_WORDS |= {"text_mask": "(tokens,)", "mask": "(frames,)"}
+_NOTHING = Record(None, True, None, {})  # what a track without a line is
 
 
 def read_arrays(folder: Path, layout: str = "HWC") -> Corpus:
@@ -56,8 +60,8 @@ def read_arrays(folder: Path, layout: str = "HWC") -> Corpus:
             repeat; an array cannot be read, is misshapen, not finite or no number; a mask has no
             valid frame, or stands beside `frames`; a line of metadata is malformed.
     """
-    found, records, shape = _survey(folder, layout)
-    return _assemble(found, records, shape, layout)
+    found, records, _ = _survey(folder, layout)
+    return _assembled(found, records, layout)
 
 
 def read_queries(folder: Path, layout: str = "HWC") -> Corpus:
@@ -75,7 +79,7 @@ def read_queries(folder: Path, layout: str = "HWC") -> Corpus:
                 f"{folder / _METADATA}: {QUERY_FRAMES} of {name!r} is {[*record.query_frames]}, "
                 f"but it has {shape[0]} frames; give a part of 0 .. {shape[0]}"
             )
-    queries = in_memory(_assemble(found, records, shape, layout))
+    queries = in_memory(_assembled(found, records, layout))
     masks = np.array(queries.examples.mask)
     for name, mask in zip(queries.ids, masks, strict=True):
         if name in records and records[name].query_frames is not None:
@@ -95,19 +99,18 @@ def read_log_mels(folder: Path) -> dict[str, Float[np.ndarray, "2 mels"]]:
     Raises:
         InputError: an array cannot be read, is misshapen or not finite.
     """
-    place = fields.find(folder, _LOG_MEL)
+    place = fields.find(folder, LOG_MEL)
     if place is None:
         return {}
     field = fields.read_headers(place)
-    if len(field.shape) != 2 or field.shape[0] != 2 or field.dtype.kind != "f":
-        raise InputError(f"{place}: {_LOG_MEL} is {field.dtype} {field.shape}; give (2, mels)")
+    refuse_log_mels(field)
     ids = sorted(field.ids)
     return dict(zip(ids, fields.column(field, ids)[:], strict=True))
 
 
 def save_log_mels(folder: Path, ids: Sequence[str], rows: Float[np.ndarray, "n 2 mels"]) -> None:
     """Writes pooled log-mels into a folder that `save_arrays` wrote, in place of what was there."""
-    with whole_file(folder / f"{_LOG_MEL}.npz") as part:
+    with whole_file(folder / f"{LOG_MEL}.npz") as part:
         _write_npz(part, ids, rows)
 
 
@@ -144,12 +147,11 @@ def _survey(
     folder: Path, layout: str
 ) -> tuple[dict[str, fields.Field], dict[str, Record], tuple[int, ...]]:
     """Fields, metadata and the shape (frames, ..., channels) of a latent, from headers alone."""
-    if layout not in LAYOUTS:
-        raise InputError(f"layout = {layout!r}; choose one of {LAYOUTS}")
+    refuse_layout(layout)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give one that holds latent/ or latent.npz")
     _refuse_unknown(folder)
-    places = {name: fields.find(folder, name) for name in _NAMES}
+    places = {name: fields.find(folder, name) for name in NAMES}
     if places["latent"] is None:
         raise InputError(f"{folder}: no latent/ and no latent.npz in it; put the latents there")
     found = {name: fields.read_headers(place) for name, place in places.items() if place}
@@ -159,54 +161,28 @@ def _survey(
     if path.exists():
         known[str(path)] = frozenset(records)
     _refuse_mismatch(known)
-    shape = found["latent"].shape
-    shape = (*shape[1:], shape[0]) if layout == "CHW" else shape
-    _refuse_shapes(found, shape)
+    shape = channels_last(found["latent"].shape, layout)
+    refuse_shapes(found, shape)
     _refuse_frames(path, "mask" in found, records, shape[0])
     return found, records, shape
 
 
-def _assemble(
-    found: Mapping[str, fields.Field],
-    records: Mapping[str, Record],
-    shape: tuple[int, ...],
-    layout: str,
+def _assembled(
+    found: Mapping[str, fields.Field], records: Mapping[str, Record], layout: str
 ) -> Corpus:
     ids = sorted(found["latent"].ids)
+    said = [records.get(name, _NOTHING) for name in ids]
+    told = Told([r.frames for r in said], [r.member for r in said], [dict(r.carried) for r in said])
     arrays = {name: fields.column(field, ids) for name, field in found.items()}
-    if layout == "CHW":
-        arrays["latent"] = mapped(lambda x: np.moveaxis(x, 1, -1), arrays["latent"])
-    if "text_mask" in arrays:
-        arrays["text_mask"] = _tokens(found["text_mask"].place, ids, arrays["text_mask"])
-    masks = arrays.get("mask")
-    if masks is None:
-        kept = (records[name].frames if name in records else None for name in ids)
-        masks = first_frames([shape[0] if k is None else k for k in kept], shape[0])
-    parts = (arrays.get(name) for name in Condition._fields)
-    members = np.array([records[name].member if records else True for name in ids])
-    metadata = [records[name].carried if records else {} for name in ids]
-    return corpus_of(ids, arrays["latent"], Condition(*parts), masks, members, metadata)
-
-
-def _tokens(place: Path, ids: Sequence[str], masks: Column) -> Column:
-    """Text masks as bools."""
-    odd = by_row(lambda x: ~((x == 0) | (x == 1)).all(axis=1), masks)
-    empty = by_row(lambda x: ~(x == 1).any(axis=1), masks)
-    for bad, words in ((odd, "hold values beside 0 and 1"), (empty, "keep no token")):
-        if bad.any():
-            names = [ids[i] for i in np.flatnonzero(bad)[: fields.SHOWN]]
-            raise InputError(
-                f"{place}: {int(bad.sum())} text masks {words}, such as those of {names}; "
-                "give 1 where there is a token and 0 where there is padding"
-            )
-    return mapped(lambda x: x == 1, masks)
+    places = {name: field.place for name, field in found.items()}
+    return assemble(ids, arrays, places, layout, told)
 
 
 def _refuse_unknown(folder: Path) -> None:
     """Refuses arrays under a name that is no field, which would be left out without a word."""
     for path in sorted(folder.iterdir()):
         arrays = path.suffix in (".npy", ".npz") or (path.is_dir() and any(path.rglob("*.npy")))
-        names = (*_NAMES, _LOG_MEL)
+        names = (*NAMES, LOG_MEL)
         known = path.name in names or (path.suffix == ".npz" and path.stem in names)
         if arrays and not known and not path.name.startswith("."):
             raise InputError(
@@ -226,33 +202,6 @@ def _refuse_mismatch(known: Mapping[str, frozenset[str]]) -> None:
                 f"{lacks[: fields.SHOWN]}, {len(more)} are not known {more[: fields.SHOWN]}. "
                 "Give the same tracks everywhere"
             )
-
-
-def _refuse_shapes(found: Mapping[str, fields.Field], shape: tuple[int, ...]) -> None:
-    for name, field in found.items():
-        real = field.dtype.kind == "f"
-        if not real and (name not in ("text_mask", "mask") or field.dtype.kind not in "biu"):
-            raise InputError(f"{field.place}: {name} is {field.dtype}; give floating numbers")
-        if name in _AXES and len(field.shape) != _AXES[name]:
-            raise InputError(
-                f"{field.place}: {name} has the shape {field.shape}; give {_WORDS[name]}"
-            )
-    if len(shape) < 2:
-        where = found["latent"].place
-        raise InputError(f"{where}: latents have the shape {shape}; give (frames, ..., channels)")
-    _refuse_length(found, "mask", shape[0], "frames")
-    if "text_mask" in found:
-        if "text" not in found:
-            raise InputError(f"{found['text_mask'].place}: a mask of no text; give text too")
-        _refuse_length(found, "text_mask", found["text"].shape[0], "tokens")
-
-
-def _refuse_length(found: Mapping[str, fields.Field], name: str, length: int, what: str) -> None:
-    if name in found and found[name].shape != (length,):
-        place, has = found[name].place, found[name].shape[0]
-        raise InputError(
-            f"{place}: {name} has {has} {what} where there are {length}; cut or pad it"
-        )
 
 
 def _refuse_frames(path: Path, masked: bool, records: Mapping[str, Record], length: int) -> None:

@@ -8,9 +8,8 @@ import itertools
 import json
 import shutil
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +19,8 @@ import tensorflow_datasets as tfds
 from jaxtyping import Float
 
 from tda_jax import compressed, fingerprint
-from tda_jax.columns import Column, ahead
+from tda_jax.columns import Column
+from tda_jax.corpus import stored
 from tda_jax.errors import InputError
 from tda_jax.examples import Corpus, corpus_of, first_frames
 from tda_jax.models.denoiser import Condition
@@ -29,10 +29,7 @@ MEMBERS, DECOYS = "train", "held_out"
 _MADE_OF = "made_of"
 _PARTS = Condition._fields
 _ARRAYS = ("mean", "std", "log_mel")
-_AT_A_TIME = 64  # rows in memory
 _IN_A_SHARD = 2048  # rows
-
-_Read = Callable[[np.ndarray], list[Mapping[str, Any]]]  # positions -> rows as they are stored
 
 
 class Row(NamedTuple):
@@ -100,7 +97,7 @@ def write_dataset(
         )
         writer.initialize_splits(list(splits))
     for name, rows in splits.items():
-        for some in iter(lambda rows=rows: list(itertools.islice(rows, _AT_A_TIME)), []):
+        for some in iter(lambda rows=rows: list(itertools.islice(rows, stored.AT_A_TIME)), []):
             with _writing(folder):
                 writer.add_examples({name: [_stored(row) for row in some]})
     with _writing(folder):
@@ -142,9 +139,9 @@ def made_of(folder: Path) -> Any:
     return _builder(folder).info.metadata[_MADE_OF]
 
 
-def is_dataset(folder: Path) -> bool:
-    """Whether a folder holds a dataset, and not arrays."""
-    return (folder / "dataset_info.json").is_file()
+def is_own(folder: Path) -> bool:
+    """Whether a folder holds a dataset that this module wrote."""
+    return stored.is_dataset(folder) and _MADE_OF in (stored.opened(folder).info.metadata or {})
 
 
 def read_rows(folder: Path) -> Iterator[Row]:
@@ -153,12 +150,7 @@ def read_rows(folder: Path) -> Iterator[Row]:
     Raises:
         InputError: the folder holds no dataset that this module wrote.
     """
-    yield from _rows(*_reader(folder))
-
-
-def _rows(read: _Read, n: int) -> Iterator[Row]:
-    for _, some in ahead(read, np.split(np.arange(n), range(_AT_A_TIME, n, _AT_A_TIME))):
-        yield from map(_row, some)
+    yield from map(_row, stored.in_order(*_reader(folder)))
 
 
 def read_dataset(folder: Path) -> Corpus:
@@ -176,7 +168,7 @@ def read_dataset(folder: Path) -> Corpus:
     ids, facts = [], array("q")
 
     def told() -> Iterator[Mapping[str, Any]]:
-        for window, row in enumerate(_rows(read, n)):
+        for window, row in enumerate(map(_row, stored.in_order(read, n))):
             for caption in range(len(row.captions)):
                 ids.append(_unit(row, caption))
                 facts.extend([row.member, row.frames, window, caption])
@@ -209,56 +201,25 @@ def _carried(row: Row, i: int) -> dict[str, Any]:
     return {**row.metadata, **own}
 
 
-def _reader(folder: Path) -> tuple[_Read, int]:
-    """Positions, of members first, -> their rows as they are stored; and how many there are.
-
-    Raises:
-        InputError: there is no such dataset; and when rows are read, if they cannot be.
-    """
+def _reader(folder: Path) -> tuple[stored.Read, int]:
+    """Positions, of members first, -> their rows as they are stored; and how many there are."""
     builder = _builder(folder)
     splits = [s for s in (MEMBERS, DECOYS) if s in builder.info.splits]
-    sources = [builder.as_data_source(split=split) for split in splits]
-    starts = np.cumsum([0, *map(len, sources)])
-
-    def read(rows: np.ndarray) -> list[Mapping[str, Any]]:
-        found: list[Any] = [None] * len(rows)
-        for split, source, start, stop in zip(splits, sources, starts, starts[1:], strict=False):
-            own = np.flatnonzero((start <= rows) & (rows < stop))
-            if not len(own):
-                continue
-            try:
-                some = source.__getitems__((rows[own] - start).tolist())
-            except Exception as error:  # array_record and protobuf have no errors of their own
-                files = _files_of(builder.info.splits[split], rows[own] - start)
-                raise InputError(
-                    f"{folder}: {' and '.join(files)} cannot be read ({error}). Restore what is "
-                    "damaged or cut short, or make the dataset again"
-                ) from error
-            for i, row in zip(own, some, strict=True):
-                found[i] = row
-        return found
-
-    return read, int(starts[-1])
-
-
-def _files_of(split: Any, rows: np.ndarray) -> list[str]:
-    """Names of the files that hold some rows of a split."""
-    ends = np.cumsum(split.shard_lengths)
-    return [split.filenames[i] for i in np.unique(np.searchsorted(ends, rows, side="right"))]
+    read, lengths = stored.reader(folder, builder, splits)
+    return read, sum(lengths)
 
 
 def _columns(
-    stored: _Read, first: Row, window: np.ndarray, caption: np.ndarray
+    read: stored.Read, first: Row, window: np.ndarray, caption: np.ndarray
 ) -> tuple[Column, Condition]:
     """Latents and conditions of units, each one caption of one window."""
-    # The parts of a block are asked for one after the other, and lie in the same rows.
     arrays = (first.mean, first.std, first.log_mel, *jax.tree.leaves(first.condition))
     touched = 2 * sum(np.asarray(x).nbytes for x in arrays)  # as it is stored, and read
-    latest = lru_cache(maxsize=1)(lambda windows: stored(np.frombuffer(windows, np.int64)))
+    latest = stored.remembered(read)
 
-    def rows_of(units: np.ndarray) -> tuple[list[Mapping[str, Any]], np.ndarray]:
+    def rows_of(units: np.ndarray) -> tuple[list[stored.Stored], np.ndarray]:
         windows, which = np.unique(window[units], return_inverse=True)
-        return latest(windows.astype(np.int64).tobytes()), which
+        return latest(windows), which
 
     def latents(units: np.ndarray) -> np.ndarray:
         rows, which = rows_of(units)
@@ -280,10 +241,8 @@ def _columns(
     )
 
 
-def _row(found: Mapping[str, Any]) -> Row:
-    def text(value: bytes) -> str:
-        return value.decode("utf-8")
-
+def _row(found: stored.Stored) -> Row:
+    text = stored.text
     condition = Condition(*(found.get(part) for part in _PARTS))
     return Row(
         text(found["id"]),
@@ -328,9 +287,7 @@ def _features(row: Row) -> tfds.features.FeaturesDict:
 
 
 def _builder(folder: Path) -> Any:
-    if not is_dataset(folder):
-        raise InputError(f"{folder}: no dataset there; give the folder with dataset_info.json")
-    found = tfds.builder_from_directory(str(folder))
+    found = stored.opened(folder)
     if _MADE_OF not in (found.info.metadata or {}):
         raise InputError(f"{folder}: a dataset, but not one that `encode_corpus` wrote")
     return found

@@ -85,9 +85,13 @@ def read_headers(place: Path) -> Field:
         )
     if 0 in usual:
         raise InputError(f"{place}: its arrays have the shape {usual}; give axes of 1 or more")
-    kinds = {dtype.newbyteorder("=") for _, dtype in headers.values()}
-    wide = [np.dtype(np.float32) if kind in _HALVES else kind for kind in kinds]
-    return Field(place, usual, np.result_type(*wide), frozenset(headers))
+    kinds = {held(dtype.newbyteorder("=")) for _, dtype in headers.values()}
+    return Field(place, usual, np.result_type(*kinds), frozenset(headers))
+
+
+def held(dtype: np.dtype) -> np.dtype:
+    """The dtype in which stored values are held."""
+    return np.dtype(np.float32) if dtype in _HALVES else dtype
 
 
 def column(field: Field, ids: Sequence[str]) -> Column:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from tda_jax.corpus import dataset
+from tda_jax.corpus import dataset, stored
 from tda_jax.errors import InputError
 from tda_jax.examples import in_memory
 from tda_jax.models.denoiser import Condition
@@ -94,7 +94,7 @@ def test_it_is_written_once_and_never_over_another(tmp_path):
 
 def test_what_a_kill_left_is_no_dataset(tmp_path):
     (tmp_path / "data.part" / "latents").mkdir(parents=True)
-    assert not dataset.is_dataset(tmp_path / "data")
+    assert not stored.is_dataset(tmp_path / "data")
     assert len(list(dataset.read_rows(written(tmp_path)))) == 4
     assert [p.name for p in tmp_path.iterdir()] == ["data"]
 
@@ -164,7 +164,7 @@ def test_a_disk_that_refuses_is_said_and_leaves_no_dataset(tmp_path, monkeypatch
         patch.setattr(tfds.core.SequentialWriter, "add_examples", refuse)
         with pytest.raises(InputError, match=r"data: cannot be written \(.*free space"):
             written(tmp_path)
-    assert not dataset.is_dataset(tmp_path / "data")
+    assert not stored.is_dataset(tmp_path / "data")
     assert len(dataset.read_dataset(written(tmp_path)).ids) == 5  # a new start finishes it
 
 

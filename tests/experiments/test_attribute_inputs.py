@@ -8,14 +8,17 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 
 from experiments import attribute, attribute_inputs, synthetic_default
 from tda_jax.errors import InputError
 from tda_jax.evaluation.small_unet import small_unet
 from tda_jax.evaluation.synthetic import synthetic_corpus
+from tda_jax.examples import corpus_fingerprint
 from tda_jax.models import families
 from tda_jax.models.export import save_pipeline
 from tda_jax.models.pretrained import load_pipeline
+from tests.corpus import lab_dataset
 from tests.experiments import arrays_card
 
 
@@ -118,6 +121,28 @@ def test_a_group_that_selects_nothing(made, tmp_path):
     path.write_text(json.dumps(config))
     out = tmp_path / "out"
     refused(arrays_card.folders(out, made, model=str(model)), out, "selects none of")
+
+
+def test_a_lab_s_own_dataset_gives_the_corpus_of_its_arrays(made, tmp_path):
+    config = arrays_card.folders(tmp_path / "out", made)
+    usual = attribute._read(config)[1]
+    arrays, kinds = usual.corpus.examples, tfds.features
+    parts = {"latent": arrays.latent, "text": arrays.condition.text, "mask": arrays.mask}
+    parts["text_mask"] = arrays.condition.text_mask
+    of_kind = {
+        name: kinds.Tensor(shape=x.shape[1:], dtype=x.dtype.type) for name, x in parts.items()
+    }
+    rows = [
+        {"id": name, "member": bool(member), **{part: x[i] for part, x in parts.items()}}
+        for i, (name, member) in enumerate(zip(usual.corpus.ids, usual.corpus.members, strict=True))
+    ]
+    of_kind |= {"id": kinds.Text(), "member": kinds.Scalar(np.bool_)}
+    lab = lab_dataset.write(tmp_path / "lab", of_kind, rows, {"train": len(rows)})
+    config.corpus = str(lab)
+    got = attribute._read(config)[1]
+    assert corpus_fingerprint(got.corpus) == corpus_fingerprint(usual.corpus)
+    assert got.queries.ids == usual.queries.ids
+    assert attribute_inputs._made_of(config) == {}
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float64, Int
 
-from tda_jax import columns
+from tda_jax import columns, compressed
 from tda_jax.errors import InputError
 from tda_jax.examples import Corpus, Example
 
@@ -36,7 +36,7 @@ class Tracks(NamedTuple):
 
     ids: tuple[str, ...]
     members: Bool[np.ndarray, " tracks"]
-    metadata: tuple[Mapping[str, Any], ...]
+    metadata: Sequence[Mapping[str, Any]]
     of_unit: Int[np.ndarray, " rows"]
     window: Int[np.ndarray, " rows"]
     caption: Int[np.ndarray, " rows"]
@@ -88,7 +88,9 @@ def tracks_of(corpus: Corpus) -> Tracks:
             _refuse(name, own, corpus, window)
     members = np.array([corpus.members[own[0]] for own in rows])
     sorted_rows = [sorted(own, key=lambda i: (window[i], caption[i])) for own in rows]
-    metadata = tuple(_shared([corpus.metadata[i] for i in own]) for own in sorted_rows)
+    shared = (_shared([corpus.metadata[i] for i in own]) for own in sorted_rows)
+    packed = isinstance(corpus.metadata, compressed.Compressed)
+    metadata = compressed.compress(shared) if packed else tuple(shared)
     return Tracks(ids, members, metadata, of_unit, window, caption, start)
 
 

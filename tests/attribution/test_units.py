@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tda_jax import examples
+from tda_jax import compressed, examples
 from tda_jax.attribution import calibration, passes, rises, scores, summary, table, units
 from tda_jax.attribution.by_unlearning import Run
 from tda_jax.attribution.settings import refuse
@@ -111,6 +111,14 @@ def test_the_tracks_of_rows():
     order = np.array([5, 2, 0, 1, 4, 3])
     wanted = [row for track in order for window in WINDOWS[track] for row in window]
     assert units.rows_of(tracks, order).tolist() == wanted
+
+
+def test_metadata_that_are_compressed_stay_so():
+    usual, packed = corpus(), corpus()
+    packed = packed._replace(metadata=compressed.compress(packed.metadata))
+    got = units.tracks_of(packed).metadata
+    assert isinstance(got, compressed.Compressed)
+    assert list(got) == list(units.tracks_of(usual).metadata)
 
 
 def test_rows_without_tracks_are_tracks_in_their_order():

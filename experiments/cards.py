@@ -71,7 +71,7 @@ def refuse_keys(config: ConfigDict, wanted: ConfigDict, card: str) -> None:
         card: where it stands, for the message.
 
     Raises:
-        InputError: names the setting.
+        InputError: names the setting; or one that is a URL, where folders are meant.
     """
     where, given = f"{card} has each setting with its default", _names(config, wanted)
     known = _names(wanted, wanted)
@@ -79,6 +79,19 @@ def refuse_keys(config: ConfigDict, wanted: ConfigDict, card: str) -> None:
         raise InputError(f"the card has no setting {missing[0]!r}; {where}")
     if unknown := sorted(given - known):
         raise InputError(f"the card has a setting {unknown[0]!r} that nothing reads; {where}")
+    _refuse_urls(config)
+
+
+def _refuse_urls(config: ConfigDict, path: str = "") -> None:
+    """A URL that is taken for a folder would make one of that name, here."""
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            _refuse_urls(value, f"{path}{name}.")
+        elif isinstance(value, str) and re.match(r"[a-z][a-z0-9+.-]*://", value, re.IGNORECASE):
+            raise InputError(
+                f"{path}{name} = {value!r} is a URL, and a run takes folders; mount the bucket "
+                "(gcsfuse, mountpoint-s3) and give the folder where it is seen"
+            )
 
 
 def _names(config: ConfigDict, wanted: ConfigDict, path: str = "") -> set[str]:

@@ -15,6 +15,7 @@ OWN = ["unshare", "--map-root-user", "--mount"]
 MOUNT = "mount -t tmpfs -o size={size} none {at}"
 RUN = "{python} -m tests.attribution.child {at} '{given}'"
 
+SLOW = pytest.mark.slow
 pytestmark = pytest.mark.skipif(
     subprocess.run([*OWN, "true"], capture_output=True).returncode != 0,
     reason="this machine lets nobody mount a file system of their own",
@@ -53,7 +54,7 @@ def whole(tmp_path_factory):
     return dict(np.load(folder / "out.npz")), files(folder)
 
 
-@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+@pytest.mark.parametrize("share", [0.5, *(pytest.param(x, marks=SLOW) for x in (0.2, 0.8))])
 def test_a_full_disk_is_said_and_with_space_the_run_goes_on(whole, tmp_path, share):
     arrays, left = whole
     pages = sum(-(-len(data) // 4096) for data in left.values())

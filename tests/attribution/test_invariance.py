@@ -107,9 +107,9 @@ def test_chunk_size(tmp_path, undisturbed, method):
 
 KILLS = [
     ("linearised", ["Fisher information", 8]),
-    ("linearised", ["queries unlearned", 1]),
+    pytest.param("linearised", ["queries unlearned", 1], marks=pytest.mark.slow),
     ("linearised", ["linearised sweep", 12]),
-    ("exact", ["losses before", 4]),
+    pytest.param("exact", ["losses before", 4], marks=pytest.mark.slow),
     ("exact", ["losses after unlearning", 20]),
 ]
 

@@ -5,8 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from ml_collections import ConfigDict
 
 from experiments import cards
+from tda_jax.errors import InputError
 
 ROOT = Path(__file__).parent.parent.parent
 SHORT = {"workdir": "config.workdir", "no-audio": "config.no_audio"}
@@ -35,8 +37,20 @@ def test_the_command_line_is_read_with_them(tmp_path):
     )
     program = f"""
 from experiments import cards
+from tda_jax.errors import InputError
 cards.start(lambda config: print(config.to_dict()), {str(card)!r}, {SHORT!r})
 """
     command = [sys.executable, "-c", program, "--workdir", "there", "--no-audio"]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert eval(said) == {"workdir": "there", "no_audio": True}
+
+
+@pytest.mark.parametrize("value", ["gs://bucket/scores", "S3://bucket"])
+@pytest.mark.parametrize("name", ["workdir", "made.folder"])
+def test_a_url_is_no_folder(name, value):
+    config = ConfigDict({"workdir": "here", "made": {"folder": "there"}, "prompt": "a: //b"})
+    cards.refuse_keys(config, config, "a card")
+    with config.unlocked():
+        config.update_from_flattened_dict({name: value})
+    with pytest.raises(InputError, match=f"{name} = '{value}' is a URL"):
+        cards.refuse_keys(config, config, "a card")

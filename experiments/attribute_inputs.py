@@ -221,6 +221,7 @@ def _read(
     if dataset.is_own(folder):
         found = dataset.read_dataset(folder)
     elif stored.is_dataset(folder):
+        fitting.refuse_latents(tensors.latent_shape(folder, layout), unet, what, layout)
         found = tensors.read_tensors(folder, layout)
     else:
         fitting.refuse_stored(folder, unet, what, layout)
@@ -250,7 +251,7 @@ def _queries(config: Any, corpus: Corpus, tracks: Tracks, unet: UNetConfig) -> C
     if config.queries:
         folder = Path(config.queries)
         found.append(_read(folder, config.layout, unet, "queries", read_queries))
-        if dataset.is_own(folder):
+        if stored.is_dataset(folder):
             _refuse_parts(folder, found[0])
     if config.query_ids:
         found.append(_named(config, corpus, tracks))

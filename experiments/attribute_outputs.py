@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from experiments.attribute_inputs import Inputs
-from tda_jax import examples, fingerprint
+from tda_jax import compressed, examples, fingerprint
 from tda_jax.artifact import whole_file
 from tda_jax.attribution import calibration, summary
 from tda_jax.attribution.by_unlearning import Run
@@ -75,7 +75,8 @@ def write_query(
         The query's folder.
     """
     folder = query_folder(workdir, query)
-    columns = with_metadata({**table.columns, **beside}, [tracks.metadata[i] for i in table.order])
+    told = compressed.taken(tracks.metadata, np.asarray(table.order))
+    columns = with_metadata({**table.columns, **beside}, list(told))
     write_csv(folder / "scores.csv", columns)
     write_parquet(folder / "scores.parquet", columns)
     if len(table.unscored) < len(table.order):

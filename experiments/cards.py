@@ -46,6 +46,7 @@ def start(
                 f"error: unknown arguments {argv[1:]}; settings are given as --config.name=value"
             )
         try:
+            _refuse_urls(config.value)
             main(config.value)
         except InputError as error:
             print(f"error: {error}", file=sys.stderr)
@@ -71,7 +72,7 @@ def refuse_keys(config: ConfigDict, wanted: ConfigDict, card: str) -> None:
         card: where it stands, for the message.
 
     Raises:
-        InputError: names the setting; or one that is a URL, where folders are meant.
+        InputError: names the setting.
     """
     where, given = f"{card} has each setting with its default", _names(config, wanted)
     known = _names(wanted, wanted)
@@ -79,7 +80,6 @@ def refuse_keys(config: ConfigDict, wanted: ConfigDict, card: str) -> None:
         raise InputError(f"the card has no setting {missing[0]!r}; {where}")
     if unknown := sorted(given - known):
         raise InputError(f"the card has a setting {unknown[0]!r} that nothing reads; {where}")
-    _refuse_urls(config)
 
 
 def _refuse_urls(config: ConfigDict, path: str = "") -> None:
@@ -87,11 +87,13 @@ def _refuse_urls(config: ConfigDict, path: str = "") -> None:
     for name, value in config.items():
         if isinstance(value, ConfigDict):
             _refuse_urls(value, f"{path}{name}.")
-        elif isinstance(value, str) and re.match(r"[a-z][a-z0-9+.-]*://", value, re.IGNORECASE):
-            raise InputError(
-                f"{path}{name} = {value!r} is a URL, and a run takes folders; mount the bucket "
-                "(gcsfuse, mountpoint-s3) and give the folder where it is seen"
-            )
+        for text in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(text, str) and re.match(r"[a-z][a-z0-9+.-]*://", text, re.IGNORECASE):
+                raise InputError(
+                    f"{path}{name} = {text!r} is a URL, and a run takes folders; give one, and "
+                    "where it is a bucket the folder that it is mounted at (gcsfuse, "
+                    "mountpoint-s3)"
+                )
 
 
 def _names(config: ConfigDict, wanted: ConfigDict, path: str = "") -> set[str]:

@@ -13,14 +13,18 @@ _TOGETHER = 64  # mappings that are compressed together
 
 
 class Compressed(Sequence[Mapping[str, Any]]):
-    """Mappings that JSON keeps, each decoded when it is asked for; none can be changed."""
+    """Mappings that JSON keeps, each decoded when it is asked for; none can be changed.
 
-    def __init__(self, blocks: Sequence[bytes], places: Int[np.ndarray, " n"]) -> None:
+    One after the other they cost no more than their JSON; in another order each costs that of 64,
+    so that `taken` should put them in order first.
+    """
+
+    def __init__(self, blocks: Sequence[bytes], length: int) -> None:
         """Made by `compress`."""
-        self._blocks, self._places = tuple(blocks), places
+        self._blocks, self._length = tuple(blocks), length
 
     def __len__(self) -> int:
-        return len(self._places)
+        return self._length
 
     def __getitem__(self, at: Any) -> Any:
         """The mapping at a position, or for a slice some of them.
@@ -28,26 +32,22 @@ class Compressed(Sequence[Mapping[str, Any]]):
         Raises:
             IndexError: there is no such mapping.
         """
-        places = self._places[at]
         if isinstance(at, slice):
-            return Compressed(self._blocks, places)
-        return json.loads(_texts(self._blocks[places // _TOGETHER])[places % _TOGETHER])
+            return self.taken(np.arange(self._length)[at])
+        at = range(self._length)[at]
+        return json.loads(_texts(self._blocks[at // _TOGETHER])[at % _TOGETHER])
 
     def taken(self, rows: Int[np.ndarray, " m"]) -> "Compressed":
         """Those at some positions, in that order."""
-        return Compressed(self._blocks, self._places[rows])
+        found = [""] * len(rows)
+        for i in np.argsort(rows, kind="stable"):  # block by block
+            found[i] = _texts(self._blocks[rows[i] // _TOGETHER])[rows[i] % _TOGETHER]
+        return _compressed(found)
 
 
 def compress(mappings: Iterable[Mapping[str, Any]]) -> Compressed:
     """Mappings with strings as keys and values that JSON keeps, in their order."""
-    blocks, texts, n = [], [], 0
-    for mapping in mappings:
-        texts.append(json.dumps(mapping))  # holds no line break
-        n += 1
-        if len(texts) == _TOGETHER:
-            blocks.append(_block(texts))
-            texts = []
-    return Compressed([*blocks, _block(texts)], np.arange(n))
+    return _compressed(json.dumps(mapping) for mapping in mappings)  # holds no line break
 
 
 def taken(
@@ -57,6 +57,17 @@ def taken(
     if isinstance(mappings, Compressed):
         return mappings.taken(rows)
     return tuple(mappings[i] for i in rows)
+
+
+def _compressed(texts: Iterable[str]) -> Compressed:
+    blocks, some, length = [], [], 0
+    for text in texts:
+        some.append(text)
+        length += 1
+        if len(some) == _TOGETHER:
+            blocks.append(_block(some))
+            some = []
+    return Compressed([*blocks, _block(some)], length)
 
 
 def _block(texts: Sequence[str]) -> bytes:

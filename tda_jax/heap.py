@@ -1,6 +1,7 @@
 """How the C library keeps memory that was given back."""
 
 import ctypes
+import platform
 
 _ARENA_MAX = -8  # glibc's name for it in malloc.h is M_ARENA_MAX
 _ARENAS = 2
@@ -13,5 +14,5 @@ def few_arenas() -> None:
     corpus that go from one thread to another leave holes in all of them: a sweep of 20,000 tracks
     then takes 40 % more memory, and more the longer it runs (`benchmarks.feeding`).
     """
-    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
-        mallopt(_ARENA_MAX, _ARENAS)
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).mallopt(_ARENA_MAX, _ARENAS)

@@ -119,7 +119,9 @@ def refuse(model: Model, corpus: Corpus, queries: Corpus, settings: Settings) ->
     if not queries.ids:
         raise InputError("no query is given; give one at least")
     if tracks == 0:
-        raise InputError("every track is a decoy; give training tracks, too")
+        raise InputError(
+            'every track is a decoy; give training tracks, too (of a dataset: the split "train")'
+        )
     if settings.fisher_tracks is not None and not 1 <= settings.fisher_tracks <= tracks:
         raise InputError(f"fisher_tracks = {settings.fisher_tracks}; give 1 to {tracks}")
     wanted, found = corpus.examples.latent.shape[1:], queries.examples.latent.shape[1:]

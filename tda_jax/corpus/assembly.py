@@ -52,7 +52,7 @@ def assemble(
     layout: str,
     told: Told,
 ) -> Corpus:
-    """The corpus of some fields, which passed `refuse_shapes`; all are read once, to be checked.
+    """The corpus of some fields, which passed `refuse_shapes`; all are read, to be checked.
 
     Args:
         ids: of the tracks.
@@ -113,8 +113,12 @@ def refuse_log_mels(field: fields.Field) -> None:
 
 def _tokens(place: Path, ids: Sequence[str], masks: Column) -> Column:
     """Text masks as bools."""
-    odd = by_row(lambda x: ~((x == 0) | (x == 1)).all(axis=1), masks)
-    empty = by_row(lambda x: ~(x == 1).any(axis=1), masks)
+
+    def faults(x: np.ndarray) -> np.ndarray:
+        odd, empty = ~((x == 0) | (x == 1)).all(axis=1), ~(x == 1).any(axis=1)
+        return np.stack([odd, empty], axis=1)
+
+    odd, empty = by_row(faults, masks).T
     for bad, words in ((odd, "hold values beside 0 and 1"), (empty, "keep no token")):
         if bad.any():
             names = [ids[i] for i in np.flatnonzero(bad)[: fields.SHOWN]]

@@ -39,7 +39,7 @@ def refuse_stored(folder: Path, config: UNetConfig, what: str, layout: str) -> N
     if place is None:
         return
     shape = fields.read_headers(place).shape
-    _refuse_latents((*shape[1:], *shape[:1]) if layout == "CHW" else shape, config, what, layout)
+    refuse_latents((*shape[1:], *shape[:1]) if layout == "CHW" else shape, config, what, layout)
 
 
 def refuse_unfit(corpus: Corpus, config: UNetConfig, what: str, layout: str) -> None:
@@ -55,7 +55,7 @@ def refuse_unfit(corpus: Corpus, config: UNetConfig, what: str, layout: str) -> 
         InputError: latents of another number of axes or channels, a condition that the UNet needs
             is missing, one that it does not take is there, or has another width.
     """
-    _refuse_latents(corpus.examples.latent.shape[1:], config, what, layout)
+    refuse_latents(corpus.examples.latent.shape[1:], config, what, layout)
     condition = corpus.examples.condition or Condition()
     for part, key in _PARTS.items():
         _refuse_condition(what, part, getattr(condition, part), getattr(config, key))
@@ -106,8 +106,18 @@ def _moments(latent: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.stack([valid.sum(axis=1) * x.shape[2], *sums], axis=1)
 
 
-def _refuse_latents(shape: tuple[int, ...], config: UNetConfig, what: str, layout: str) -> None:
-    """Takes the shape (frames, bins, channels) of a latent as it was read."""
+def refuse_latents(shape: tuple[int, ...], config: UNetConfig, what: str, layout: str) -> None:
+    """Refuses latents that the UNet does not take, from the shape (frames, bins, channels) of one.
+
+    Args:
+        shape: as it was read.
+        config: of the UNet.
+        what: what to call them in an error, "tracks" or "queries".
+        layout: that it was read with, "HWC" or "CHW".
+
+    Raises:
+        InputError: another number of axes or channels.
+    """
     channels = config.in_channels
     if len(shape) != 3:
         raise InputError(

@@ -30,7 +30,13 @@ def opened(folder: Path) -> Any:
     """
     if not is_dataset(folder):
         raise InputError(f"{folder}: no dataset there; give the folder with dataset_info.json")
-    return tfds.builder_from_directory(str(folder))
+    try:
+        return tfds.builder_from_directory(str(folder))
+    except Exception as error:  # of features that this TFDS does not know, or of damaged JSON
+        raise InputError(
+            f"{folder}: TFDS cannot open it ({error}); write it again, with Tensors, texts and "
+            "numbers as its features"
+        ) from error
 
 
 def reader(folder: Path, builder: Any, splits: Sequence[str]) -> tuple[Read, list[int]]:
@@ -83,8 +89,15 @@ def remembered(read: Read) -> Read:
 
 
 def text(value: bytes) -> str:
-    """A string as TFDS gives it."""
-    return value.decode("utf-8")
+    """A string as TFDS gives it.
+
+    Raises:
+        InputError: it is no UTF-8.
+    """
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"the text {value[:80]!r} is no UTF-8; write it again") from error
 
 
 def _files_of(split: Any, rows: np.ndarray) -> list[str]:

@@ -3,17 +3,18 @@
     id               text, each once
     latent           (frames, ..., channels) in the network's scaling
     embedding, text, text_mask, mask, log_mel     optional, as in `arrays`
-    frames           optional: how many frames from the first are music, instead of a mask
-    member           optional: false for a decoy; else the split "train" holds the members, and
-                     every other split decoys
+    frames           optional, a whole number: how many frames from the first are music, instead of
+                     a mask
+    member           optional, a bool: false for a decoy; else the split "train" holds the members,
+                     and every other split decoys
 
-Other features of text or of a single number are carried along to the results. The dataset is of
-array_record, which can be read by position; TFDS and `dataset` write such.
+Other features of text, a single number or a class are carried along to the results. The dataset is
+of array_record, which can be read by position.
 """
 
 import math
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,22 +40,28 @@ from tda_jax.examples import Corpus
 
 MEMBERS = "train"
 _ID, _FRAMES, _MEMBER = "id", "frames", "member"
+_WANTED = {
+    _ID: ("a text", ("text",)),
+    _FRAMES: ("a whole number", ("i", "u")),
+    _MEMBER: ("a bool", ("b",)),
+}
 
 
 class _Source(NamedTuple):
-    """An open dataset: its splits, their lengths, its tensors and the rest of its features."""
+    """An open dataset: its splits and their lengths, its tensors, and how to say the rest."""
 
     read: stored.Read
     splits: list[str]
     lengths: list[int]
     tensors: Mapping[str, fields.Field]
-    others: list[str]
+    has_frames: bool
+    carried: Mapping[str, Callable[[Any], Any]]
 
 
 def read_tensors(folder: Path, layout: str = "HWC") -> Corpus:
     """A corpus, of which latents, conditions and masks are read when they are asked for.
 
-    All are read once here, to be checked. Those of 16 bits become float32.
+    All are read here, to be checked. Those of 16 bits become float32.
 
     Args:
         folder: of the dataset, with `dataset_info.json`.
@@ -69,7 +76,7 @@ def read_tensors(folder: Path, layout: str = "HWC") -> Corpus:
     found = {name: field for name, field in source.tensors.items() if name != LOG_MEL}
     shape = channels_last(found["latent"].shape, layout)
     refuse_shapes(found, shape)
-    if "mask" in found and _FRAMES in source.others:
+    if "mask" in found and source.has_frames:
         raise InputError(f"{folder}: has frames and a mask too; write it with one of them")
     ids, members, frames = [], array("b"), array("q")
     of_row = np.repeat([split == MEMBERS for split in source.splits], source.lengths)
@@ -77,9 +84,9 @@ def read_tensors(folder: Path, layout: str = "HWC") -> Corpus:
     def carried() -> Iterator[Mapping[str, Any]]:
         for row, member in zip(_rows(source), of_row, strict=True):
             ids.append(stored.text(row[_ID]))
-            members.append(bool(row.get(_MEMBER, member)))
+            members.append(int(row.get(_MEMBER, member)))
             frames.append(int(row.get(_FRAMES, shape[0])))
-            yield {name: _plain(row[name]) for name in source.others if name != _FRAMES}
+            yield {name: plain(row[name]) for name, plain in source.carried.items()}
 
     metadata = compressed.compress(carried())
     _refuse_frames(folder, ids, frames, shape[0])
@@ -102,7 +109,18 @@ def read_log_mels(folder: Path) -> dict[str, Float[np.ndarray, "2 mels"]]:
     if LOG_MEL not in source.tensors:
         return {}
     refuse_log_mels(source.tensors[LOG_MEL])
-    return {stored.text(row[_ID]): row[LOG_MEL] for row in _rows(source)}
+    kind = source.tensors[LOG_MEL].dtype
+    return {stored.text(row[_ID]): row[LOG_MEL].astype(kind) for row in _rows(source)}
+
+
+def latent_shape(folder: Path, layout: str = "HWC") -> tuple[int, ...]:
+    """The shape (frames, ..., channels) of a dataset's latents, of which none is read.
+
+    Raises:
+        InputError: see `read_tensors`.
+    """
+    refuse_layout(layout)
+    return channels_last(_open(folder).tensors["latent"].shape, layout)
 
 
 def _rows(source: _Source) -> Iterator[stored.Stored]:
@@ -117,32 +135,68 @@ def _open(folder: Path) -> _Source:
             f"{folder}: its features are {sorted(features)}, without {missing[0]!r}; write it with "
             "the names of a folder of arrays: id, latent, embedding, text, text_mask, mask"
         )
-    tensors = {}
+    tensors = {n: f for n, f in features.items() if n in (*NAMES, LOG_MEL)}
     for name, feature in features.items():
-        tensor = isinstance(feature, tfds.features.Tensor)
-        if tensor and not feature.shape:
-            continue  # text or a single number
-        if name not in (*NAMES, LOG_MEL) or not tensor:
-            raise InputError(
-                f"{folder}: its feature {name!r} ({type(feature).__name__} {feature.shape}) is no "
-                f"field; the fields are Tensors {(*NAMES, LOG_MEL)}. Write it as one of them, or "
-                "leave it out"
-            )
-        if None in feature.shape or 0 in feature.shape:
-            raise InputError(
-                f"{folder}: {name} has the shape {feature.shape}; pad or cut it to one shape, with "
-                "axes of 1 or more"
-            )
-        kind = fields.held(np.dtype(feature.np_dtype))
-        tensors[name] = fields.Field(folder / name, feature.shape, kind, frozenset())
-    if "latent" not in tensors:
-        raise InputError(f"{folder}: its latent is no array; give (frames, ..., channels)")
+        _refuse_feature(folder, name, feature)
     splits = sorted(builder.info.splits, key=lambda name: (name != MEMBERS, name))
     read, lengths = stored.reader(folder, builder, splits)
     if not sum(lengths):
         raise InputError(f"{folder}: holds no tracks; give one at least")
-    others = [n for n in features if n not in tensors and n not in (_ID, _MEMBER)]
-    return _Source(read, splits, lengths, tensors, others)
+    others = features.keys() - tensors.keys() - {_ID, _FRAMES, _MEMBER}
+    return _Source(
+        read,
+        splits,
+        lengths,
+        {
+            n: fields.Field(folder / n, f.shape, fields.held(np.dtype(f.np_dtype)), frozenset())
+            for n, f in tensors.items()
+        },
+        _FRAMES in features,
+        {name: _said(features[name]) for name in sorted(others)},
+    )
+
+
+def _refuse_feature(folder: Path, name: str, feature: Any) -> None:
+    """Refuses a feature that cannot be what its name says, or that nobody would read."""
+    kind, scalar = _kind(feature), feature.shape == ()
+    if name in (*NAMES, LOG_MEL):
+        sound = kind in tuple("biuf") and not scalar and not {None, 0} & set(feature.shape)
+        wanted = "a Tensor of one shape, with axes of 1 or more; pad or cut it"
+    elif name in _WANTED:
+        wanted, allowed = _WANTED[name]
+        sound = scalar and kind in allowed
+    else:
+        sound = scalar and kind is not None
+        wanted = f"a field, which are {(*NAMES, LOG_MEL)}, or a text or a number; leave it out"
+    if not sound:
+        given = f"{type(feature).__name__} of kind {kind!r} and shape {feature.shape}"
+        raise InputError(f"{folder}: its feature {name!r} is {given}, and not {wanted}")
+
+
+def _kind(feature: Any) -> str | None:
+    """The kind of a feature's values as numpy calls it, "text" for a text; None of no Tensor."""
+    if _is_text(feature):
+        return "text"
+    tensor = isinstance(feature, tfds.features.Tensor)
+    return fields.held(np.dtype(feature.np_dtype)).kind if tensor else None
+
+
+def _is_text(feature: Any) -> bool:
+    return isinstance(feature, tfds.features.Text)
+
+
+def _said(feature: Any) -> Callable[[Any], Any]:
+    """How a value of a feature is said, as JSON keeps it; None for a number that is not finite."""
+    if _is_text(feature):
+        return stored.text
+    if isinstance(feature, tfds.features.ClassLabel):
+        return lambda value: feature.int2str(int(value))
+
+    def number(value: Any) -> Any:
+        plain = np.asarray(value).item()
+        return None if isinstance(plain, float) and not math.isfinite(plain) else plain
+
+    return number
 
 
 def _column(read: stored.Read, name: str, field: fields.Field, n: int, touched: int) -> Column:
@@ -150,11 +204,6 @@ def _column(read: stored.Read, name: str, field: fields.Field, n: int, touched: 
         return np.stack([row[name] for row in read(some)]).astype(field.dtype)
 
     return Column((n, *field.shape), field.dtype, rows, touched)
-
-
-def _plain(value: Any) -> Any:
-    """Text or a number of a row, as JSON keeps it."""
-    return stored.text(value) if isinstance(value, bytes) else np.asarray(value).item()
 
 
 def _refuse_frames(folder: Path, ids: Sequence[str], frames: Sequence[int], length: int) -> None:

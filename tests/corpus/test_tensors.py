@@ -21,9 +21,9 @@ FIELDS = {
     "embedding": RNG.standard_normal((N, 5)).astype(np.float32),
     "text": RNG.standard_normal((N, 3, 8)).astype(np.float16),
     "text_mask": np.arange(3)[None] <= np.arange(N)[:, None] % 3,
-    "log_mel": RNG.standard_normal((N, 2, 9)).astype(np.float32),
+    "log_mel": RNG.standard_normal((N, 2, 9)).astype(np.float16),
 }
-SPLITS = {"train": 4, "unheard": 3}  # members come first
+SPLITS = {"train": 4, "decoys": 3}  # members come first, whatever the others are called
 
 
 def features(**changes):
@@ -79,6 +79,7 @@ def test_it_is_the_corpus_of_a_folder_of_the_same_arrays(tmp_path, folder):
     assert heard.keys() == other.keys()
     for name, x in other.items():
         np.testing.assert_array_equal(heard[name], x)
+        assert heard[name].dtype == x.dtype == np.float32
 
 
 def test_channels_first(tmp_path, folder):
@@ -126,12 +127,16 @@ def test_latents_are_read_when_they_are_asked_for_and_no_others(folder, monkeypa
 WRONG = {
     "no id": ({"id": None}, {}, "without 'id'"),
     "no latent": ({"latent": None}, {}, "without 'latent'"),
-    "another name": ({"words": F.Tensor(shape=(3,), dtype=np.float32)}, {}, "'words'.*no field"),
-    "no tensor": ({"tags": F.Sequence(F.Text())}, {}, "'tags'.*no field"),
+    "another name": (
+        {"words": F.Tensor(shape=(3,), dtype=np.float32)},
+        {},
+        "'words' is Tensor .* not a field",
+    ),
+    "no tensor": ({"tags": F.Sequence(F.Text())}, {}, "'tags' is Sequence .* not a field"),
     "of no fixed shape": (
         {"latent": F.Tensor(shape=(None, 4, 3), dtype=np.float32)},
         {},
-        r"latent has the shape \(None, 4, 3\); pad",
+        r"'latent' is Tensor .*\(None, 4, 3\), and not .*pad",
     ),
     "too many frames": (
         {"frames": F.Scalar(np.int64)},
@@ -148,6 +153,23 @@ WRONG = {
         {"latent": np.ones((N, FRAMES, 4, 3), np.int32)},
         "latent is int32",
     ),
+    "a member that is a text": ({"member": F.Text()}, {"member": ["false"] * N}, "not a bool"),
+    "a member that is a number": (
+        {"member": F.Scalar(np.int32)},
+        {"member": np.ones(N, np.int32)},
+        "not a bool",
+    ),
+    "frames that are no whole number": (
+        {"frames": F.Scalar(np.float32)},
+        {"frames": np.full(N, 3.7, np.float32)},
+        "not a whole number",
+    ),
+    "an id that is a number": ({"id": F.Scalar(np.int64)}, {"id": np.arange(N)}, "not a text"),
+    "a caption where its embedding is wanted": (
+        {"text": F.Text(), "text_mask": None},
+        {"text": ["x"] * N},
+        "'text' is Text .*not a Tensor",
+    ),
     "not finite": ({}, {"latent": np.full_like(FIELDS["latent"], np.nan)}, "hold nan or inf"),
     "an id twice": ({}, {"id": ["a"] * N}, "'a'.* repeat"),
 }
@@ -160,6 +182,18 @@ def test_what_cannot_be_used_is_refused(tmp_path, which):
     folder = write(tmp_path / "data", features(**kinds), given)
     with pytest.raises(InputError, match=message):
         tensors.read_tensors(folder)
+
+
+def test_classes_are_named_and_numbers_that_are_not_finite_are_none(tmp_path):
+    kinds = features(
+        genre=F.ClassLabel(names=["jazz", "folk"]),
+        gain=F.Scalar(np.float32),
+        good=F.Scalar(np.bool_),
+    )
+    more = {"genre": np.arange(N) % 2, "gain": np.full(N, np.nan), "good": np.ones(N, bool)}
+    corpus = tensors.read_tensors(write(tmp_path / "data", kinds, rows(**more)))
+    told = corpus.metadata[corpus.ids.index(IDS[1])]
+    assert told == {"title": "Títle 1", "year": 1991, "genre": "folk", "gain": None, "good": True}
 
 
 def test_log_mels_of_another_shape(tmp_path):

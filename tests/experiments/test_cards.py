@@ -49,8 +49,16 @@ cards.start(lambda config: print(config.to_dict()), {str(card)!r}, {SHORT!r})
 @pytest.mark.parametrize("name", ["workdir", "made.folder"])
 def test_a_url_is_no_folder(name, value):
     config = ConfigDict({"workdir": "here", "made": {"folder": "there"}, "prompt": "a: //b"})
-    cards.refuse_keys(config, config, "a card")
+    cards._refuse_urls(config)
     with config.unlocked():
         config.update_from_flattened_dict({name: value})
     with pytest.raises(InputError, match=f"{name} = '{value}' is a URL"):
-        cards.refuse_keys(config, config, "a card")
+        cards._refuse_urls(config)
+
+
+def test_an_entry_point_takes_no_url():
+    command = [sys.executable, "-m", "experiments.demo_seeds", "--workdir=gs://bucket/x"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "error: workdir = 'gs://bucket/x' is a URL" in done.stderr
+    assert not (ROOT / "gs:").exists()

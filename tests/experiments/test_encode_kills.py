@@ -99,6 +99,12 @@ def undisturbed(given, tmp_path_factory):
     return found[1], seconds
 
 
+@pytest.fixture(scope="module")
+def seen():
+    """Of each kill, how many chunks were finished, and how many there are."""
+    return []
+
+
 def marks(workdir):
     """When each finished chunk was written."""
     return {path: path.stat().st_mtime_ns for path in (workdir / "chunks").glob("*.safetensors")}
@@ -107,7 +113,7 @@ def marks(workdir):
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("seed", range(TIMES))
 def test_killed_at_any_moment_it_goes_on_to_the_same_dataset(
-    tmp_path, given, undisturbed, seed, count
+    tmp_path, given, undisturbed, seen, seed, count
 ):
     rng = np.random.default_rng([seed, count])
     wanted, seconds = undisturbed
@@ -122,3 +128,10 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_dataset(
     same(finish(given, workdir, count), wanted)
     after = marks(workdir)
     assert {path: after[path] for path in kept} == kept  # nothing was encoded again
+    seen.append((len(kept), len(after)))
+
+
+def test_some_were_killed_between_two_chunks(seen):
+    if len(seen) < 2 * TIMES:
+        pytest.skip("not all kills were run")
+    assert any(0 < kept < whole for kept, whole in seen), seen

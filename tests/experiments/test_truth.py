@@ -19,6 +19,8 @@ from tda_jax.training import many
 from tests.evaluation import few_parameters
 from tests.experiments.cards import card
 
+pytestmark = pytest.mark.slow  # minutes; `.ci/run` runs all but kills and more subsets
+
 SHRUNK = {
     "levels": (8, 30),
     "batch_tracks": 4,
@@ -115,7 +117,6 @@ def test_parts_of_the_queries_are_told_apart(finished):
     assert found.subsets == (3, 3)
 
 
-@pytest.mark.slow
 def test_a_killed_run_goes_on_and_gives_the_same(finished, tmp_path, monkeypatch):
     workdir, _ = finished
     train, trained = many.train, []
@@ -145,7 +146,6 @@ def test_a_second_run_computes_nothing(finished, monkeypatch):
     assert truth.run(shrunk(workdir), silent).default == found.default
 
 
-@pytest.mark.slow
 def test_more_subsets_take_what_is_there(finished, tmp_path):
     workdir, _ = finished
     shutil.copytree(workdir, tmp_path / "more")

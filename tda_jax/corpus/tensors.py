@@ -24,21 +24,12 @@ from jaxtyping import Float
 
 from tda_jax import compressed
 from tda_jax.columns import Column
-from tda_jax.corpus import fields, stored
-from tda_jax.corpus.assembly import (
-    LOG_MEL,
-    NAMES,
-    Told,
-    assemble,
-    channels_last,
-    refuse_layout,
-    refuse_log_mels,
-    refuse_shapes,
-)
+from tda_jax.corpus import assembly, fields, stored
 from tda_jax.errors import InputError
 from tda_jax.examples import Corpus
 
 MEMBERS = "train"
+_FIELDS = (*assembly.NAMES, assembly.LOG_MEL)
 _ID, _FRAMES, _MEMBER = "id", "frames", "member"
 _WANTED = {
     _ID: ("a text", ("text",)),
@@ -71,11 +62,11 @@ def read_tensors(folder: Path, layout: str = "HWC") -> Corpus:
         InputError: there is no such dataset, or it cannot be read by position; it has no ids or
             latents, or an array under a name that is no field; see `arrays.read_arrays`.
     """
-    refuse_layout(layout)
+    assembly.refuse_layout(layout)
     source = _open(folder)
-    found = {name: field for name, field in source.tensors.items() if name != LOG_MEL}
-    shape = channels_last(found["latent"].shape, layout)
-    refuse_shapes(found, shape)
+    found = {name: field for name, field in source.tensors.items() if name != assembly.LOG_MEL}
+    shape = assembly.channels_last(found["latent"].shape, layout)
+    assembly.refuse_shapes(found, shape)
     if "mask" in found and source.has_frames:
         raise InputError(f"{folder}: has frames and a mask too; write it with one of them")
     ids, members, frames = [], array("b"), array("q")
@@ -96,7 +87,7 @@ def read_tensors(folder: Path, layout: str = "HWC") -> Corpus:
         name: _column(latest, name, field, len(ids), touched) for name, field in found.items()
     }
     places = {name: field.place for name, field in found.items()}
-    return assemble(ids, columns, places, layout, Told(frames, members, metadata))
+    return assembly.assemble(ids, columns, places, layout, assembly.Told(frames, members, metadata))
 
 
 def read_log_mels(folder: Path) -> dict[str, Float[np.ndarray, "2 mels"]]:
@@ -106,11 +97,11 @@ def read_log_mels(folder: Path) -> dict[str, Float[np.ndarray, "2 mels"]]:
         InputError: see `read_tensors`; they are misshapen.
     """
     source = _open(folder)
-    if LOG_MEL not in source.tensors:
+    if assembly.LOG_MEL not in source.tensors:
         return {}
-    refuse_log_mels(source.tensors[LOG_MEL])
-    kind = source.tensors[LOG_MEL].dtype
-    return {stored.text(row[_ID]): row[LOG_MEL].astype(kind) for row in _rows(source)}
+    assembly.refuse_log_mels(source.tensors[assembly.LOG_MEL])
+    kind = source.tensors[assembly.LOG_MEL].dtype
+    return {stored.text(row[_ID]): row[assembly.LOG_MEL].astype(kind) for row in _rows(source)}
 
 
 def latent_shape(folder: Path, layout: str = "HWC") -> tuple[int, ...]:
@@ -119,8 +110,8 @@ def latent_shape(folder: Path, layout: str = "HWC") -> tuple[int, ...]:
     Raises:
         InputError: see `read_tensors`.
     """
-    refuse_layout(layout)
-    return channels_last(_open(folder).tensors["latent"].shape, layout)
+    assembly.refuse_layout(layout)
+    return assembly.channels_last(_open(folder).tensors["latent"].shape, layout)
 
 
 def _rows(source: _Source) -> Iterator[stored.Stored]:
@@ -135,7 +126,7 @@ def _open(folder: Path) -> _Source:
             f"{folder}: its features are {sorted(features)}, without {missing[0]!r}; write it with "
             "the names of a folder of arrays: id, latent, embedding, text, text_mask, mask"
         )
-    tensors = {n: f for n, f in features.items() if n in (*NAMES, LOG_MEL)}
+    tensors = {n: f for n, f in features.items() if n in _FIELDS}
     for name, feature in features.items():
         _refuse_feature(folder, name, feature)
     splits = sorted(builder.info.splits, key=lambda name: (name != MEMBERS, name))
@@ -159,7 +150,7 @@ def _open(folder: Path) -> _Source:
 def _refuse_feature(folder: Path, name: str, feature: Any) -> None:
     """Refuses a feature that cannot be what its name says, or that nobody would read."""
     kind, scalar = _kind(feature), feature.shape == ()
-    if name in (*NAMES, LOG_MEL):
+    if name in _FIELDS:
         sound = kind in tuple("biuf") and not scalar and not {None, 0} & set(feature.shape)
         wanted = "a Tensor of one shape, with axes of 1 or more; pad or cut it"
     elif name in _WANTED:
@@ -167,7 +158,7 @@ def _refuse_feature(folder: Path, name: str, feature: Any) -> None:
         sound = scalar and kind in allowed
     else:
         sound = scalar and kind is not None
-        wanted = f"a field, which are {(*NAMES, LOG_MEL)}, or a text or a number; leave it out"
+        wanted = f"a field, which are {_FIELDS}, or a text or a number; leave it out"
     if not sound:
         given = f"{type(feature).__name__} of kind {kind!r} and shape {feature.shape}"
         raise InputError(f"{folder}: its feature {name!r} is {given}, and not {wanted}")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from tda_jax.corpus import arrays, dataset, tensors
+from tda_jax.corpus import arrays, dataset, stored, tensors
 from tda_jax.errors import InputError
 from tda_jax.examples import corpus_fingerprint, in_memory
 from tests.corpus import lab_dataset
@@ -209,6 +209,17 @@ def test_a_dataset_that_is_read_in_order_only(tmp_path):
     info.write_text(info.read_text().replace("array_record", "tfrecord"))
     with pytest.raises(InputError, match="cannot be read by position"):
         tensors.read_tensors(folder)
+
+
+def test_what_tfds_cannot_open_is_said_with_its_folder(folder):
+    (folder / "features.json").write_text("{")
+    with pytest.raises(InputError, match="data: TFDS cannot open it"):
+        tensors.read_tensors(folder)
+
+
+def test_a_text_that_is_no_unicode():
+    with pytest.raises(InputError, match="is no UTF-8"):
+        stored.text(b"\xff")
 
 
 def test_neither_kind_of_dataset_is_taken_for_the_other(folder, tmp_path):

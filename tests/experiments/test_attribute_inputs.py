@@ -123,22 +123,43 @@ def test_a_group_that_selects_nothing(made, tmp_path):
     refused(arrays_card.folders(out, made, model=str(model)), out, "selects none of")
 
 
-def test_a_lab_s_own_dataset_gives_the_corpus_of_its_arrays(made, tmp_path):
-    config = arrays_card.folders(tmp_path / "out", made)
-    usual = attribute._read(config)[1]
-    arrays, kinds = usual.corpus.examples, tfds.features
+def lab_of(corpus, folder, more=None, layout="HWC"):
+    """A lab's own dataset of the tracks of a corpus, with more features of text."""
+    arrays, kinds, more = corpus.examples, tfds.features, more or {}
     parts = {"latent": arrays.latent, "text": arrays.condition.text, "mask": arrays.mask}
     parts["text_mask"] = arrays.condition.text_mask
+    parts = {name: np.asarray(x) for name, x in parts.items()}
+    if layout == "CHW":
+        parts["latent"] = np.moveaxis(parts["latent"], -1, 1)
     of_kind = {
         name: kinds.Tensor(shape=x.shape[1:], dtype=x.dtype.type) for name, x in parts.items()
     }
     rows = [
-        {"id": name, "member": bool(member), **{part: x[i] for part, x in parts.items()}}
-        for i, (name, member) in enumerate(zip(usual.corpus.ids, usual.corpus.members, strict=True))
+        {"id": name, "member": bool(member), **{part: x[i] for part, x in parts.items()}, **more}
+        for i, (name, member) in enumerate(zip(corpus.ids, corpus.members, strict=True))
     ]
     of_kind |= {"id": kinds.Text(), "member": kinds.Scalar(np.bool_)}
-    lab = lab_dataset.write(tmp_path / "lab", of_kind, rows, {"train": len(rows)})
-    config.corpus = str(lab)
+    of_kind |= dict.fromkeys(more, kinds.Text())
+    return lab_dataset.write(folder, of_kind, rows, {"train": len(rows)})
+
+
+def test_a_lab_s_own_dataset_in_the_other_layout_is_refused_by_its_shape(made, tmp_path):
+    config = arrays_card.folders(tmp_path / "out", made)
+    config.corpus = str(lab_of(attribute._read(config)[1].corpus, tmp_path / "lab", layout="CHW"))
+    refused(config, tmp_path / "out", r"channels first\? use --config.layout=CHW")
+
+
+def test_a_part_of_a_lab_s_query_cannot_be_asked_about(made, tmp_path):
+    config = arrays_card.folders(tmp_path / "out", made)
+    asked = lab_of(attribute._read(config)[1].queries, tmp_path / "lab", {"query_frames": "[0, 4]"})
+    config.queries, config.query_ids = str(asked), ""
+    refused(config, tmp_path / "out", "query_frames for 'work00-v00', but a dataset's rows")
+
+
+def test_a_lab_s_own_dataset_gives_the_corpus_of_its_arrays(made, tmp_path):
+    config = arrays_card.folders(tmp_path / "out", made)
+    usual = attribute._read(config)[1]
+    config.corpus = str(lab_of(usual.corpus, tmp_path / "lab"))
     got = attribute._read(config)[1]
     assert corpus_fingerprint(got.corpus) == corpus_fingerprint(usual.corpus)
     assert got.queries.ids == usual.queries.ids

@@ -56,6 +56,11 @@ def test_a_url_is_no_folder(name, value):
         cards._refuse_urls(config)
 
 
+def test_a_url_in_a_list_is_none_either():
+    with pytest.raises(InputError, match="folders = 's3://b' is a URL"):
+        cards._refuse_urls(ConfigDict({"folders": ("here", "s3://b")}))
+
+
 def test_an_entry_point_takes_no_url():
     command = [sys.executable, "-m", "experiments.demo_seeds", "--workdir=gs://bucket/x"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

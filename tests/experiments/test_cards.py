@@ -63,7 +63,7 @@ def test_a_url_in_a_list_is_none_either():
 
 def test_an_entry_point_takes_no_url():
     command = [sys.executable, "-m", "experiments.demo_seeds", "--workdir=gs://bucket/x"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert "error: workdir = 'gs://bucket/x' is a URL" in done.stderr
     assert not (ROOT / "gs:").exists()

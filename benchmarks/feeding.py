@@ -2,11 +2,11 @@
 
     python -m benchmarks.feeding --out=benchmarks/results/feeding-cpu.json
 
-Latents and embeddings of AudioLDM's shapes are written as a dataset of `--tracks` tracks, and of a
-hundredth of them, each by a process of its own, and read once by another, which checks them and
-passes them through a sweep of a network that does next to nothing: the most that feeding can do,
-and the memory that it takes. Then a sweep of the demo's network with 10 draws a track takes its
-corpus from the dataset and from arrays that lie on the device, in turn.
+A sweep of the demo's network with 10 draws a track takes its corpus from a dataset and from arrays
+that lie on the device, in turn. Then latents and embeddings of AudioLDM's shapes are written as a
+dataset of 1,000 tracks, and of `--tracks`, each by a process of its own, and read once by another,
+which checks them and passes them through a sweep of a network that does next to nothing: the most
+that feeding can do, and the memory that it takes. The file is written after each part.
 """
 
 import json
@@ -26,11 +26,12 @@ from tda_jax import heap
 
 _OUT = flags.DEFINE_string("out", None, "JSON file for the result.")
 _TRACKS = flags.DEFINE_integer("tracks", 100_000, "Tracks of the larger corpus.")
-_FED = flags.DEFINE_integer("fed", 64, "Tracks of the sweep that does work; 0 for none.")
+_FED = flags.DEFINE_integer("fed", 24, "Tracks of the sweep that does work; 0 for none.")
 _CHILD = flags.DEFINE_string("child", "", "Internal: write:FOLDER:N, read:FOLDER or feed:FOLDER.")
 _LATENT, _EMBEDDING, _MELS = (256, 16, 8), 512, 64
-_CHUNK = 64
-_REPEATS = 5
+_FEW, _CHUNK = 1000, 64
+_FED_CHUNK = 8  # several chunks of few tracks, so that there is a next one to read
+_REPEATS = 3
 
 
 def main(argv: list[str]) -> None:
@@ -48,19 +49,24 @@ def main(argv: list[str]) -> None:
 
     result: dict[str, Any] = {"machine": hardware.describe(), "latent": _LATENT}
     with tempfile.TemporaryDirectory() as scratch:
-        for n in (max(1, _TRACKS.value // 100), _TRACKS.value):
+        if _FED.value:
+            _in_a_process(f"write:{scratch}/fed:{_FED.value}")
+            result["sweep of the demo's network"] = _in_a_process(f"feed:{scratch}/fed")
+            _tell(result)
+        for n in (_FEW, _TRACKS.value):
             place = f"{scratch}/{n}"
             result[f"{n} tracks"] = {
                 "write": _in_a_process(f"write:{place}:{n}"),
                 "read": _in_a_process(f"read:{place}"),
             }
-        if _FED.value:
-            _in_a_process(f"write:{scratch}/fed:{_FED.value}")
-            result["sweep of the demo's network"] = _in_a_process(f"feed:{scratch}/fed")
+            _tell(result)
+
+
+def _tell(result: dict[str, Any]) -> None:
     _say(result)
     if _OUT.value:
         Path(_OUT.value).write_text(json.dumps(result, indent=1) + "\n")
-        print(f"wrote {_OUT.value}")
+        print(f"wrote {_OUT.value}", flush=True)
 
 
 def _in_a_process(child: str) -> dict[str, Any]:
@@ -122,7 +128,8 @@ def _read(folder: Path) -> dict[str, Any]:
     corpus = read_dataset(folder)
     opened = time.perf_counter() - start
     model = Model(terms, {"scale": jnp.ones(())}, {"all": ".*"}, 1000, "a scale")
-    seconds = _sweep(model, corpus, keys.Draws(1, 1), folder.with_name(f"{folder.name} swept"))()
+    out = folder.with_name(f"{folder.name} swept")
+    seconds = _sweep(model, corpus, keys.Draws(1, 1), out, _CHUNK)()
     n = len(corpus.ids)
     return {
         "open_seconds": opened,
@@ -162,7 +169,7 @@ def _feed(folder: Path) -> dict[str, Any]:
     for i in range(_REPEATS + 1):
         for name, one in given.items():
             out = folder.with_name(f"{name} {i}")
-            seconds = _sweep(model, one, keys.Draws(1, 10), out)()
+            seconds = _sweep(model, one, keys.Draws(1, 10), out, _FED_CHUNK)()
             if i:  # the first one compiles
                 times[name].append(seconds)
     found: dict[str, Any] = {name: statistics.median(each) for name, each in times.items()}
@@ -173,7 +180,7 @@ def _feed(folder: Path) -> dict[str, Any]:
     }
 
 
-def _sweep(model: Any, corpus: Any, draws: Any, folder: Path) -> Any:
+def _sweep(model: Any, corpus: Any, draws: Any, folder: Path, chunk: int) -> Any:
     """A sweep of the losses at θ0 into a new store, which gives the seconds that it took."""
     import numpy as np
 
@@ -190,7 +197,7 @@ def _sweep(model: Any, corpus: Any, draws: Any, folder: Path) -> Any:
     fields = passes.loss_fields(settings, _LATENT[0])
 
     def run() -> float:
-        kept = store.open_store(folder, corpus.ids, fields, {"of": "a benchmark"}, _CHUNK)
+        kept = store.open_store(folder, corpus.ids, fields, {"of": "a benchmark"}, chunk)
         start = time.perf_counter()
         passes.loss_pass(
             *(swept, placed, [zero], [kept], corpus, settings, hosts.ALONE),

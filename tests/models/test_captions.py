@@ -320,7 +320,7 @@ def test_clip_conditions_are_the_states_of_padded_captions(clip):
     assert made.text.shape == (3, 11, 24)
     assert isinstance(made.text, np.ndarray)
     assert made.text.dtype == np.float32
-    np.testing.assert_allclose(made.text, states, atol=2e-6)
+    np.testing.assert_allclose(made.text, states, rtol=0, atol=1e-5)  # float32, two programs
 
 
 def test_clap_conditions_are_unit_embeddings(clap):

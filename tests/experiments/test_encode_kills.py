@@ -23,6 +23,7 @@ ROOT = Path(__file__).parent.parent.parent
 RATE = 16000
 SAID = ("slow piano", "fast drums", "a slow drone")
 FILES = 13  # which neither chunks nor processes divide
+CHUNK = 2
 TIMES = 5  # for one process, and as often for two
 
 
@@ -52,7 +53,7 @@ def start(given, workdir, count):
         "workdir": workdir,
         "seconds": 0.64,
         "windows": 0,
-        "chunk": 2,
+        "chunk": CHUNK,
     }
     command = [sys.executable, "-m", "experiments.encode_corpus"]
     command += [f"--config.{name}={value}" for name, value in settings.items()]
@@ -110,6 +111,13 @@ def marks(workdir):
     return {path: path.stat().st_mtime_ns for path in (workdir / "chunks").glob("*.safetensors")}
 
 
+def wait_for(workdir, chunks, running):
+    """Returns when so many are finished: most of a run's time goes into its start."""
+    while len(marks(workdir)) < chunks:
+        assert all(process.poll() in (None, 0) for process in running)
+        time.sleep(0.001)
+
+
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("seed", range(TIMES))
 def test_killed_at_any_moment_it_goes_on_to_the_same_dataset(
@@ -119,7 +127,10 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_dataset(
     wanted, seconds = undisturbed
     workdir = tmp_path / "out"
     running = start(given, workdir, count)
-    time.sleep(rng.uniform(0.3, 1.0) * seconds[count])  # before that Python is still starting
+    if seed % 2:
+        wait_for(workdir, rng.integers(1, FILES // CHUNK), running)
+    else:
+        time.sleep(rng.uniform(0.3, 1.0) * seconds[count])  # before that Python is still starting
     for process in running:
         process.send_signal(signal.SIGKILL)
     for process in running:

@@ -8,7 +8,11 @@ from tests.models import cases, checkpoints, compare, flax_side, golden
 pytestmark = pytest.mark.parity
 
 
-@pytest.mark.parametrize("name", cases.SMALL)
+SLOW = {"deep_uneven", "linear_heads"}  # minutes of compiling on a slow machine
+NAMES = [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in cases.SMALL]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_small_models_equal_torch(name, tmp_path):
     from tests.models import torch_side
 

@@ -37,7 +37,7 @@ def test_what_is_given_stays():
 
 
 @pytest.mark.parametrize("method", ["linearised", "exact"])
-@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize("share", [0.3, pytest.param(0.6, marks=pytest.mark.slow), 0.9])
 def test_they_fit_and_twice_as_much_would_not(method, share):
     settings, asked = LINEAR._replace(method=method), (MODEL, CORPUS, QUERIES)
     ones = OPEN._replace(batch=1, fisher_batch=1, queries_per_pass=1)

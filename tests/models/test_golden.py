@@ -10,7 +10,7 @@ from tests.models import cases, checkpoints, compare, flax_side, golden
 
 # The longest to compile; others of their kind are fast.
 SLOW = {"sd_masked_odd", "deep_uneven", "audioldm_odd", "sinus_first", "class_added"}
-SLOW |= {"linear_heads", "one_level", "no_mid"}
+SLOW |= {"linear_heads", "one_level", "no_mid", "sd", "vae_odd", "vae_image"}  # live in parity
 NAMES = [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in cases.SMALL]
 
 

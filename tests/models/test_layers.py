@@ -134,6 +134,7 @@ def test_the_transformers_norm_has_an_epsilon_of_its_own():
     np.testing.assert_allclose(got, x + x / np.sqrt(1e-5 + 1e-6), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_single_and_half_precision_may_meet():
     module, params = small("audioldm_odd")
     half = jax.tree.map(lambda p: p.astype(jnp.bfloat16), params)

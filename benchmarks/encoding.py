@@ -4,8 +4,10 @@
 
 The files are the demo's music (every container and rate, 2 to 8 s) and one song of three minutes
 (stereo MP3 at 44.1 kHz), cut into windows of 10.24 s as AudioLDM's are. The VAEs are AudioLDM's, at
-full size with random weights, and the demo's. The process keeps to one core, so a machine of n
-cores reads n times as fast with n processes; what the VAE takes, an accelerator takes over.
+full size with random weights, and the demo's. For the steps the process keeps to one core; what the
+VAE takes, an accelerator takes over. Before that files are encoded as `experiments.encode_corpus`
+does it, from file to kept chunk with the demo's VAE, by one core and by all: reading by threads
+while the VAE works.
 """
 
 import json
@@ -19,9 +21,12 @@ from typing import Any
 
 from absl import app, flags
 
+from benchmarks import hardware
+from benchmarks.worker import Worker
+
 _OUT = flags.DEFINE_string("out", None, "JSON file for the result.", required=True)
 _WORKS = flags.DEFINE_integer("works", 8, "Works of music, six files each.")
-_SECONDS, _SONG = 10.24, 180.0
+_SECONDS, _SONG, _SONGS = 10.24, 180.0, 16
 _REPEATS = 3
 _AUDIOLDM = {
     "in_channels": 1,
@@ -37,9 +42,14 @@ _AUDIOLDM = {
 def main(argv: list[str]) -> None:
     """Measures, prints and writes the result."""
     del argv
-    core = min(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {core})  # before JAX starts its threads
-    from benchmarks import hardware
+    machine, cores = hardware.describe(), sorted(os.sched_getaffinity(0))
+    with tempfile.TemporaryDirectory() as scratch:
+        short, song = _music(Path(scratch))
+        whole = {
+            "demo files": _whole(short, cores),
+            "song of 3 minutes": _whole([song] * _SONGS, cores),
+        }
+    os.sched_setaffinity(0, cores[:1])  # before JAX starts its threads
     from tda_jax.audio import reading
     from tda_jax.audio.mel import MelSettings, log_mel, prepare
 
@@ -47,7 +57,7 @@ def main(argv: list[str]) -> None:
     window = round(_SECONDS * settings.rate)
     with tempfile.TemporaryDirectory() as scratch:
         short, song = _music(Path(scratch))
-        result: dict[str, Any] = {"machine": hardware.describe(), "seconds_of_a_window": _SECONDS}
+        result: dict[str, Any] = {"machine": machine, "seconds_of_a_window": _SECONDS}
         for name, files in (("demo files", short), ("song of 3 minutes", [song])):
             read = [list(reading.windows(f, settings.rate, _SECONDS)) for f in files]
             waves = [w.samples for some in read for w in some]
@@ -62,10 +72,11 @@ def main(argv: list[str]) -> None:
             }
             result[name] = {"files": len(files), "windows": len(waves)}
             result[name] |= {step: _median(work) / len(files) for step, work in steps.items()}
+            result[name] |= whole[name]
         mel = log_mel(prepare(waves[0], window), settings)
         result["VAE, a window"] = {
             "AudioLDM's": _vae(_AUDIOLDM, mel),
-            "the demo's": _vae(_demo_vae(), mel),
+            "the demo's": _vae(demo_vae(), mel),
         }
     _say(result)
     Path(_OUT.value).write_text(json.dumps(result, indent=1) + "\n")
@@ -90,7 +101,24 @@ def _music(folder: Path) -> tuple[list[Path], Path]:
     return files, song
 
 
-def _demo_vae() -> dict[str, Any]:
+def _whole(files: list[Path], cores: list[int]) -> dict[str, float]:
+    """Seconds a file from file to kept chunk, by one core and by all, in turn."""
+    names, ways = [str(file) for file in files], {}
+    for n in sorted({1, len(cores)}):
+        way = f"whole, {n} cores"
+        ways[way] = Worker("benchmarks.encoding_whole")
+        ways[way].ask(setup="encoding", name=way, files=names, seconds=_SECONDS, cores=cores[:n])
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(_REPEATS):
+        for way, worker in ways.items():
+            seconds[way].append(worker.ask(time=way))
+    for worker in ways.values():
+        worker.close()
+    return {way: statistics.median(some) / len(files) for way, some in seconds.items()}
+
+
+def demo_vae() -> dict[str, Any]:
+    """The config of the demo's VAE."""
     from configs.train import get_config
     from tda_jax.training import parts
 
@@ -127,7 +155,8 @@ def _say(result: dict[str, Any]) -> None:
         per_file = row["check, read, resample"] + row["log-mel"]
         windows = row["windows"] / row["files"]
         print(f"{name}: {1 / per_file:.1f} files a second on one core, {windows:g} windows each")
-        for step in ("check", "check, read, resample", "log-mel"):
+        steps = ("check", "check, read, resample", "log-mel")
+        for step in (*steps, *(way for way in row if way.startswith("whole"))):
             print(f"  {step:<24} {1e3 * row[step]:8.1f} ms a file")
         for vae, cost in result["VAE, a window"].items():
             seconds = windows * cost["seconds"]

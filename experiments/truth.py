@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from configs.truth_synthetic import get_config
@@ -24,7 +25,8 @@ from tda_jax.evaluation import truth, truth_analysis, truth_methods, truth_table
 from tda_jax.evaluation.truth import Level, Setting
 from tda_jax.evaluation.truth_analysis import Analysis
 from tda_jax.evaluation.truth_plan import Sizes, refuse, refuse_sizes
-from tda_jax.evaluation.truth_scores import Entry
+from tda_jax.evaluation.truth_scores import Entry, with_pairs
+from tda_jax.examples import Corpus
 from tda_jax.export import write_csv
 from tda_jax.report import truth_figures
 from tda_jax.training.loop import Recipe
@@ -66,6 +68,8 @@ def run(config: ConfigDict, progress: Progress) -> Analysis:
         return found
 
     levels = [truth.level(setting, updates, entries) for updates in sizes.levels]
+    pairs = truth_methods.pairs(levels[0].scored.method, own)
+    levels = [_with_pairs(level, pairs, world.corpus) for level in levels]
     families = truth_methods.families(levels[0].scored.method, own)
     found = truth_analysis.analyse(
         levels,
@@ -81,6 +85,11 @@ def run(config: ConfigDict, progress: Progress) -> Analysis:
     if config.world == "demo":
         _tell_demo(config, found, progress)
     return found
+
+
+def _with_pairs(level: Level, pairs: truth_methods.Pairs, corpus: Corpus) -> Level:
+    itself = np.array(level.queries.ids)[:, None] == np.array(corpus.ids)
+    return level._replace(scored=with_pairs(level.scored, pairs, corpus.members & ~itself))
 
 
 def _tell_demo(config: ConfigDict, found: Analysis, progress: Progress) -> None:

@@ -128,6 +128,7 @@ FLOORS = {
         "gradients",
         "tracin",
         "trak",
+        "pairs",
         "forgetting",
         "mucs",
         "likenesses",

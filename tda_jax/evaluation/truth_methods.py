@@ -14,6 +14,8 @@ from tda_jax.evaluation.truth_plan import World
 from tda_jax.evaluation.truth_scores import Entry
 
 _GROUPS = ("transformer", "all")  # of rivals that take gradients
+_LIKE = "latent similarity"
+_PAIRED_DAMPING = 0.01  # and uniform weights: the defaults
 
 OWN = {
     "exact": "unlearning, exact",
@@ -26,8 +28,14 @@ PROBE = "unlearning, Gauss-Newton F"
 SHARED = "unlearning, shared draws"
 DEFAULTS = (*OWN.values(), PROBE, SHARED)
 """Families of which the best may become the default."""
+PAIRED = "unlearning and D-TRAK"
+PAIRED_CONTROL = "latent similarity and D-TRAK (control)"
 LEARNT = "learning the query (control)"
 SCRAMBLED = "scrambled signs (control)"
+
+
+Pairs = Mapping[str, Mapping[str, tuple[str, str]]]
+"""What a kind of pair is called -> the name of each -> its two variants."""
 
 
 class Budget(NamedTuple):
@@ -57,7 +65,7 @@ def own_plan(groups: Mapping[str, str], budget: Budget) -> Plan:
     """
     few = budget.ways == "few"
     gone_into = ("transformer",) if few else ("transformer", "all")
-    dampings = (0.01, 0.1, 1.0) if few else (0.01, 0.1, 1.0, 10.0)
+    dampings = (0.001, 0.01, 0.1) if few else (0.001, 0.01, 0.1, 1.0)
     main = [Way(group, c) for group in gone_into for c in dampings]
     others = [Way(group, 0.1) for group in groups if group not in gone_into]
     others = [way for way in others if way.group == "all"] if few else others
@@ -137,6 +145,32 @@ def entries(
         notes = forgotten if module == "mucs" else {}
         found.append(Entry(method, f"baselines.{module}", said, _cost(method), notes))
     return found, named
+
+
+def pairs(method: Mapping[str, str], own: Mapping[str, Variant]) -> Pairs:
+    """Pairs of variants whose scores are added up: with D-TRAK of the same parameters.
+
+    What likeness gains by D-TRAK is a control: any second opinion may be as good.
+
+    Args:
+        method: variant -> the name of its method.
+        own: those of unlearning's, from `entries`.
+    """
+    usual = {
+        name: one.way.group
+        for name, one in own.items()
+        if one.rule == "both"
+        and (one.way.damping, one.weighting) == (_PAIRED_DAMPING, "uniform")
+        and one.way.fisher == "residual"
+        and not one.way.scrambled
+    }
+    rivals = [(name, m) for name, m in method.items() if m.startswith("D-TRAK")]
+    found = [(n, r) for n, group in usual.items() for r, m in rivals if m == f"D-TRAK {group}"]
+    likes = [(_LIKE, r) for r, _ in rivals if _LIKE in method]
+    return {
+        kind: {f"{a} + {b}": (a, b) for a, b in some}
+        for kind, some in ((PAIRED, found), (PAIRED_CONTROL, likes))
+    }
 
 
 def families(variants: Mapping[str, str], own: Mapping[str, Variant]) -> dict[str, str]:

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 
 from tda_jax import artifact, examples, fingerprint
 from tda_jax.attribution.prepare import slug
 from tda_jax.baselines.contract import Method, Passes, Scores, Task
+from tda_jax.baselines.pairs import sum_of_both
 
 Progress = Callable[[str, int, int], None]
 
@@ -79,6 +80,28 @@ def scored(
             found[variant], method[variant] = values, entry.method.name
             cost[variant] = entry.cost(task, variant)
     return Scored(found, method, cost)
+
+
+def with_pairs(
+    found: Scored,
+    pairs: Mapping[str, Mapping[str, tuple[str, str]]],
+    over: Bool[np.ndarray, "queries n"],
+) -> Scored:
+    """With the sums of two variants' scores each; they cost what both cost.
+
+    Args:
+        found: by the methods.
+        pairs: what a kind of pair is called -> the name of each -> its two variants.
+        over: the tracks that scores are standardised over, for each query.
+    """
+    scores, method, cost = dict(found.scores), dict(found.method), dict(found.cost)
+    for kind, each in pairs.items():
+        for name, (one, other) in each.items():
+            scores[name] = sum_of_both(found.scores[one], found.scores[other], over)
+            method[name] = kind
+            both = zip(found.cost[one], found.cost[other], strict=True)
+            cost[name] = Passes(*(a + b for a, b in both))
+    return Scored(scores, method, cost)
 
 
 def with_said(

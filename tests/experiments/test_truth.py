@@ -71,7 +71,7 @@ def ascent(config, w):
 
 
 def few_ways(plan):
-    ways = plan.ways[:2] + plan.ways[-2:]
+    ways = plan.ways[1:3] + plan.ways[-2:]  # dampings of 0.01, of pairs, and 0.1, of steps
     return plan._replace(ways=ways, steps=tuple(s for s in plan.steps if s.way in ways))
 
 
@@ -92,6 +92,7 @@ def test_every_result_is_written(finished):
     families = {row["family"] for row in told}
     rivals = {"TRAK", "D-TRAK", "MUCS", "latent similarity", "caption similarity", "chance"}
     assert families >= rivals | {"unlearning, exact", "scrambled signs (control)"}
+    assert families >= {truth_methods.PAIRED, truth_methods.PAIRED_CONTROL}
     assert all(row["lds"] for row in told)
     variants = rows(workdir / "tables" / "variants.csv")
     assert found.default in {row["variant"] for row in variants}
@@ -107,6 +108,23 @@ def test_every_result_is_written(finished):
         with Image.open(workdir / "figures" / f"{name}.png") as picture:
             assert np.asarray(picture.convert("L")).std() > 5
         assert (workdir / "figures" / f"{name}.svg").stat().st_size > 1000
+
+
+def test_a_pair_costs_both_and_is_no_default(finished):
+    workdir, found = finished
+    row = next(row for row in found.rows if row.family == truth_methods.PAIRED)
+    one, other = row.variant.split(" + ")
+    assert one.startswith("both ")
+    assert " c=0.01 " in one
+    assert other.startswith("D-TRAK ")
+    assert not row.own
+    assert found.default != row.variant
+    told = {name: family for name, (family, _, _) in found.variants.items()}
+    assert told[one] == "unlearning, linearised"
+    assert told[other] == "D-TRAK"
+    by_family = {row["family"]: row for row in rows(workdir / "tables" / "methods.csv")}
+    alone = [float(by_family[f]["passes_query"]) for f in ("unlearning, linearised", "D-TRAK")]
+    assert float(by_family[row.family]["passes_query"]) == sum(alone)
 
 
 def test_parts_of_the_queries_are_told_apart(finished):

@@ -23,6 +23,7 @@ class Row(NamedTuple):
             that says the same of every query has none.
         behind: LDS of the reference less that of this method; the interval is of the paired
             difference, and 0 for the reference itself.
+        below: LDS of the highest less that of this method, likewise.
         share: the mean LDS over the mean ceiling; nan where the ceiling is 0.
     """
 
@@ -31,6 +32,7 @@ class Row(NamedTuple):
     partial: Interval
     specific: Interval
     behind: Interval
+    below: Interval
     share: float
 
 
@@ -44,6 +46,7 @@ def compare(
     alike: Int[np.ndarray, " queries"],
     draws: int = 1000,
     seed: int = 0,
+    highest: str | None = None,
 ) -> tuple[list[Row], Interval]:
     """Holds methods against retrainings and against each other.
 
@@ -62,18 +65,18 @@ def compare(
         alike: numbers of groups; a query's others, for `Row.specific`, are those of its group.
         draws: of the bootstrap.
         seed: of the bootstrap.
+        highest: the method that was highest on other subsets, for `Row.below`; the reference
+            where none is named. To take the highest of these would favour it by luck.
 
     Returns:
         A row for each method, in their order, and the interval of the ceiling (mean over queries).
 
     Raises:
-        InputError: names are not one for each method, the reference is not among them, or a score
-            or covariate cannot be summed (see `datamodelling`).
+        InputError: names are not one for each method, the reference or the highest is not among
+            them, or a score or covariate cannot be summed (see `datamodelling`).
     """
     _check(names, scores)
-    if reference not in names:
-        raise InputError(f"the reference {reference!r} is no method; give one of {list(names)}")
-    first = list(names).index(reference)
+    first, top_row = (_row_of(names, name) for name in (reference, highest or reference))
     subsets = bootstrap.multiplicities(len(kept), draws, seed, "subsets")
     queries = bootstrap.multiplicities(scores.shape[1], draws, seed, "queries")
     loss = losses.mean(axis=0)
@@ -91,9 +94,10 @@ def compare(
     for m, name in enumerate(names):
         own = over(lds[m], drawn[:, m])
         behind = over(lds[first] - lds[m], drawn[:, first] - drawn[:, m])
+        below = over(lds[top_row] - lds[m], drawn[:, top_row] - drawn[:, m])
         specific = over(lds[m] - unseen[m], drawn[:, m] - unseen_drawn[:, m])
         share = own.mean / top.mean if top.mean > 0 else float("nan")
-        rows.append(Row(name, own, over(partial[m], left[:, m]), specific, behind, share))
+        rows.append(Row(name, own, over(partial[m], left[:, m]), specific, behind, below, share))
     return rows, top
 
 
@@ -125,6 +129,12 @@ def _lds(told: np.ndarray, loss: np.ndarray, weights: np.ndarray | None) -> np.n
     """LDS; 0 where nothing is told, as long as the losses differ."""
     found = datamodelling.lds(told, loss, weights)
     return np.where(np.isnan(found) & (np.ptp(loss, axis=0) > 0), 0.0, found)
+
+
+def _row_of(names: Sequence[str], name: str) -> int:
+    if name not in names:
+        raise InputError(f"the reference {name!r} is no method; give one of {list(names)}")
+    return list(names).index(name)
 
 
 def _check(names: Sequence[str], scores: np.ndarray) -> None:

@@ -65,6 +65,7 @@ class Analysis(NamedTuple):
 
     Attributes:
         default: the variant of unlearning that was chosen.
+        highest: the variant with the highest LDS of all on the choosing half.
         rows: of families.
         ceilings: by part of the queries.
         variants: of every variant its family, and LDS on both halves.
@@ -73,6 +74,7 @@ class Analysis(NamedTuple):
     """
 
     default: str
+    highest: str
     rows: list[Row]
     ceilings: dict[str, Interval]
     variants: dict[str, tuple[str, float, float]]
@@ -123,7 +125,9 @@ def analyse(
     }
     best = _best(data.names, means["choosing"], family_of)
     default = max((best[f] for f in own if f in best), key=lambda v: _height(data, means, v))
-    rows = _rows(data, best, default, reporting, corpus, draws, seed)
+    everywhere = [v for v in best.values() if _covers(data, v, data.parts[ALL])]
+    highest = max(everywhere, key=lambda v: _height(data, means, v))
+    rows = _rows(data, best, (default, highest), reporting, corpus, draws, seed)
     ceilings = {part: found[1] for part, found in rows.items()}
     cost = levels[0].scored.cost
     table = [
@@ -144,7 +148,7 @@ def analyse(
     }
     counts = {part: len(rows_) for part, rows_ in data.parts.items()}
     halves = int(choosing.sum()), int(reporting.sum())
-    return Analysis(default, table, ceilings, variants, halves, counts)
+    return Analysis(default, highest, table, ceilings, variants, halves, counts)
 
 
 def _height(data: _Data, means: Mapping[str, list[float]], variant: str) -> float:
@@ -242,13 +246,13 @@ def _shares(queries: Corpus, i: int, corpus: Corpus, factor: str) -> np.ndarray:
 def _rows(
     data: _Data,
     best: Mapping[str, str],
-    default: str,
+    references: tuple[str, str],
     reporting: np.ndarray,
     corpus: Corpus,
     draws: int,
     seed: int,
 ) -> dict[str, tuple[dict[str, comparison.Row], Interval]]:
-    """By part of the queries, the chosen variants held against each other, and the ceiling."""
+    """By part of the queries, the chosen variants held against default and highest; the ceiling."""
     found, losses = {}, _losses(data, reporting)
     for part, queries in data.parts.items():
         names = [name for name in dict.fromkeys(best.values()) if _covers(data, name, queries)]
@@ -260,10 +264,11 @@ def _rows(
             data.kept[reporting],
             losses[:, :, queries],
             data.covariates[:, queries],
-            default,
+            references[0],
             data.level[queries],
             draws,
             seed,
+            references[1],
         )
         found[part] = dict(zip(names, table, strict=True)), top
     return found

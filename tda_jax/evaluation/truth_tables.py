@@ -20,7 +20,7 @@ _SETTINGS: dict[str, Callable[[Variant], str]] = {
 }
 
 _NAN = Interval(float("nan"), float("nan"), float("nan"), 0)
-_NOTHING = comparison.Row("", _NAN, _NAN, _NAN, _NAN, float("nan"))
+_NOTHING = comparison.Row("", _NAN, _NAN, _NAN, _NAN, _NAN, float("nan"))
 
 Removed = Mapping[str, Mapping[int, Any]]
 """By method and number of tracks removed, the rise of each query's loss."""
@@ -137,35 +137,35 @@ def markdown(
     """The tables for people."""
     parts = list(analysis.ceilings)
     head = ["method", "variant", "of", "passes a query", f"LDS, {ALL} queries", "of the ceiling"]
-    head += ["this query's own", "beyond likeness", "default ahead by"]
+    head += ["this query's own", "beyond likeness", "default ahead by", "highest ahead by"]
     head += [*(f"LDS, {p}" for p in parts[1:]), "relatives", "caption-mates", "members"]
     head += ["called", "precision"]
     lines = ["# Scores against retraining", "", _note(analysis), "", _line(head)]
     lines.append("|" + "---|" * len(head))
-    lines += [_line(_cells(row, parts, row.variant == analysis.default)) for row in analysis.rows]
+    lines += [_line(_cells(row, parts, analysis)) for row in analysis.rows]
     top = [shown(analysis.ceilings[part]) for part in parts]
-    blank = [""] * 3
-    lines.append(
-        _line(["*noise ceiling*", "", "", "", top[0], "", *blank, *top[1:], *blank, "", ""])
-    )
+    blank = [""] * 4
+    lines.append(_line(["*noise ceiling*", *blank[1:], top[0], "", *blank, *top[1:], *blank, ""]))
     lines += ["", *_setting_lines(each)]
     if taken is not None:
         lines += ["", *_removal_lines(taken)]
     return "\n".join([*lines, ""])
 
 
-def _cells(row: Row, parts: Sequence[str], default: bool) -> list[str]:
+def _cells(row: Row, parts: Sequence[str], analysis: Analysis) -> list[str]:
+    default, highest = (row.variant == x for x in (analysis.default, analysis.highest))
     mark = "**" if default else ""
     held, found = row.parts, row.found
     passes = f"{row.cost.query:,.0f}" if _number(row.cost.query) is not None else ""
     cells = [f"{mark}{row.family}{mark}", row.variant, str(row.choices), passes]
     whole = held.get(ALL)
     if whole is None:
-        cells += [""] * 5
+        cells += [""] * 6
     else:
         share = f"{whole.share:.0%}" if _number(whole.share) is not None else "none"
         cells += [shown(whole.lds), share, shown(whole.specific), _shown(whole.partial)]
         cells.append("" if default else shown(whole.behind))
+        cells.append("" if highest else shown(whole.below))
     cells += [shown(held[part].lds) if part in held else "" for part in parts[1:]]
     cells += [_shown(x) for x in (found.relatives, found.captions, found.decoys)]
     known = found.precision == found.precision
@@ -196,15 +196,16 @@ def _removal_lines(table: Mapping[str, list[Any]]) -> list[str]:
 def _note(analysis: Analysis) -> str:
     choosing, reporting = analysis.subsets
     return (
-        f"Variants were chosen on {choosing} subsets; all of this is of {reporting} others, and of "
-        f"{analysis.queries[ALL]} queries. LDS with 95 % intervals over subsets and queries; this "
-        "query's own: LDS less that of the mean scores of the other queries, which know nothing of "
-        "it; beyond likeness: given similarity of latents and captions and the number of "
-        "relatives. Relatives, caption-mates and members are areas under the curve, with intervals "
-        "over queries; a generated query's relatives are those of the track whose latent is most "
-        "like it, which favours latent similarity. Passes are of one latent forward through the "
-        f"network; called is how many tracks pass a false-discovery rate of {FALSE_DISCOVERIES:g}, "
-        "precision what held-out decoys say of them."
+        f"Variants were chosen on {choosing} subsets; all of this is of {reporting} others, and "
+        f"of {analysis.queries[ALL]} queries. LDS with 95 % intervals over subsets and queries; "
+        "this query's own: LDS less that of the mean scores of the other queries, which know "
+        "nothing of it; highest: of all methods, on the choosing half; beyond likeness: given "
+        "similarity of latents and captions and the number of relatives. Relatives, caption- "
+        "mates and members are areas under the curve, with intervals over queries; a generated "
+        "query's relatives are those of the track whose latent is most like it, which favours "
+        "latent similarity. Passes are of one latent forward through the network; called is how "
+        f"many tracks pass a false-discovery rate of {FALSE_DISCOVERIES:g}, precision what held- "
+        "out decoys say of them."
     )
 
 
@@ -219,6 +220,7 @@ def verdict(analysis: Analysis, taken: Mapping[str, list[Any]] | None) -> list[s
     ]
     others = [row for row in analysis.rows if row.variant != analysis.default]
     said += [_against(row) for row in others if ALL in row.parts]
+    said += _said_of_highest(analysis)
     parts = [part for part in analysis.ceilings if part != ALL]
     said += [
         f"{part}: the default has {shown(default.parts[part].lds)}, of a ceiling of "
@@ -232,6 +234,21 @@ def verdict(analysis: Analysis, taken: Mapping[str, list[Any]] | None) -> list[s
     if taken is not None:
         said += _said_of_removals(taken)
     return said
+
+
+def _said_of_highest(analysis: Analysis) -> list[str]:
+    """What is highest on the choosing half, where it is not the default."""
+    if analysis.highest == analysis.default:
+        return []
+    top = next(row for row in analysis.rows if row.variant == analysis.highest)
+    rest = [row for row in analysis.rows if row is not top and ALL in row.parts]
+    apart = [row.family for row in rest if row.parts[ALL].below.low > 0]
+    like = [row.family for row in rest if row.family not in apart]
+    return [
+        f"Highest of all on the choosing half is {top.family} (`{top.variant}`): LDS "
+        f"{shown(top.parts[ALL].lds)} on the other. Behind it are {', '.join(apart) or 'none'}; "
+        f"not told apart from it, or ahead, {', '.join(like) or 'none'}."
+    ]
 
 
 def _against(row: Row) -> str:
@@ -272,7 +289,8 @@ def _said_of_removals(table: Mapping[str, list[Any]]) -> list[str]:
 
 def _figures(row: Row, parts: Iterable[str]) -> dict[str, Any]:
     held = row.parts.get(ALL, _NOTHING)
-    found: dict[str, Any] = {n: getattr(held, n) for n in ("lds", "specific", "partial", "behind")}
+    found: dict[str, Any] = {n: getattr(held, n) for n in ("lds", "specific", "partial")}
+    found |= {"behind": held.behind, "below": held.below}
     found |= {"share": _number(held.share), "choices": row.choices}
     found |= {f"lds {part}": row.parts.get(part, _NOTHING).lds for part in parts if part != ALL}
     found |= row.found._asdict()

@@ -11,6 +11,10 @@ from tda_jax.evaluation.truth_analysis import ALL, analyse
 from tda_jax.report import agreement, truth_figures
 from tests.evaluation import truth_made
 
+EMPTY = {
+    name: [] for name in ("setting", "value", "against", "pairs", "lds_choosing", "lds_reporting")
+}
+
 
 @pytest.fixture(scope="module")
 def corpus():
@@ -79,6 +83,24 @@ def test_only_unlearning_can_be_the_default(corpus, levels):
     assert any("a rival is AHEAD" in line for line in truth_tables.verdict(other, None))
 
 
+def test_what_is_highest_is_chosen_on_the_other_half_and_said(corpus, levels, found):
+    assert found.highest == found.default == "true"
+    assert not any("Highest of all" in line for line in truth_tables.verdict(found, None))
+    swapped = {**truth_made.FAMILIES, "true": "a rival", "rival": "another"}
+    other = analyse(levels, corpus, truth_made.removals(corpus), swapped, truth_made.OWN, 100)
+    assert other.highest == "true"
+    rows = {row.variant: row.parts[ALL] for row in other.rows}
+    assert rows["true"].below[:3] == (0.0, 0.0, 0.0)
+    ahead, behind = rows["half true"].below, rows["true"].behind
+    assert ahead[:3] == pytest.approx((-behind.mean, -behind.high, -behind.low))
+    said = next(line for line in truth_tables.verdict(other, None) if "Highest of all" in line)
+    assert "a rival (`true`)" in said
+    assert "chance" in said.split("Behind it are")[1].split(";")[0]
+    table = truth_tables.markdown(other, EMPTY, None).splitlines()
+    lines = [line for line in table if line.startswith("|")][: len(other.rows) + 3]
+    assert len({line.count("|") for line in lines}) == 1
+
+
 def test_tables_hold_every_figure(found):
     columns = truth_tables.columns(found)
     assert columns["family"] == [row.family for row in found.rows]
@@ -126,9 +148,7 @@ def test_removals_are_held_against_the_first_method(found, tmp_path):
     start = "The rise of the loss without the"
     assert f"{start} 2 tracks of random is less than without those of unlearning." in said
     assert f"{start} 4 tracks of random is MORE than without those of unlearning." in said
-    settings = {"setting": [], "value": [], "against": [], "pairs": []}
-    settings |= {"lds_choosing": [], "lds_reporting": []}
-    text = truth_tables.markdown(found, settings, table)
+    text = truth_tables.markdown(found, EMPTY, table)
     assert "**unlearning, exact**" in text
     assert "*noise ceiling*" in text
     drawn = truth_figures.draw(tmp_path, found, table)

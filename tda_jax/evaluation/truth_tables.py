@@ -200,11 +200,11 @@ def _note(analysis: Analysis) -> str:
         f"of {analysis.queries[ALL]} queries. LDS with 95 % intervals over subsets and queries; "
         "this query's own: LDS less that of the mean scores of the other queries, which know "
         "nothing of it; highest: of all methods, on the choosing half; beyond likeness: given "
-        "similarity of latents and captions and the number of relatives. Relatives, caption- "
+        "similarity of latents and captions and the number of relatives. Relatives, caption-"
         "mates and members are areas under the curve, with intervals over queries; a generated "
         "query's relatives are those of the track whose latent is most like it, which favours "
         "latent similarity. Passes are of one latent forward through the network; called is how "
-        f"many tracks pass a false-discovery rate of {FALSE_DISCOVERIES:g}, precision what held- "
+        f"many tracks pass a false-discovery rate of {FALSE_DISCOVERIES:g}, precision what held-"
         "out decoys say of them."
     )
 

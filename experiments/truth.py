@@ -68,7 +68,7 @@ def run(config: ConfigDict, progress: Progress) -> Analysis:
         return found
 
     levels = [truth.level(setting, updates, entries) for updates in sizes.levels]
-    pairs = truth_methods.pairs(levels[0].scored.method, own)
+    pairs = truth_methods.pairs(levels[0].scored.method)
     levels = [_with_pairs(level, pairs, world.corpus) for level in levels]
     families = truth_methods.families(levels[0].scored.method, own)
     found = truth_analysis.analyse(

@@ -14,8 +14,8 @@ from tda_jax.evaluation.truth_plan import World
 from tda_jax.evaluation.truth_scores import Entry
 
 _GROUPS = ("transformer", "all")  # of rivals that take gradients
-_LIKE = "latent similarity"
-_PAIRED_DAMPING = 0.01  # and uniform weights: the defaults
+USUAL = Variant("both", Way("transformer", 0.01), 0.1, "uniform")
+"""Unlearning at the defaults of `configs/arrays.py`."""
 
 OWN = {
     "exact": "unlearning, exact",
@@ -29,7 +29,11 @@ SHARED = "unlearning, shared draws"
 DEFAULTS = (*OWN.values(), PROBE, SHARED)
 """Families of which the best may become the default."""
 PAIRED = "unlearning and D-TRAK"
-PAIRED_CONTROL = "latent similarity and D-TRAK (control)"
+_WITH_D_TRAK = {
+    PAIRED: (USUAL.name,),
+    "MUCS and D-TRAK": ("MUCS", "MUCS difference"),
+    "latent similarity and D-TRAK (control)": ("latent similarity",),
+}
 LEARNT = "learning the query (control)"
 SCRAMBLED = "scrambled signs (control)"
 
@@ -55,7 +59,7 @@ class Budget(NamedTuple):
 
 
 def own_plan(groups: Mapping[str, str], budget: Budget) -> Plan:
-    """The ways of unlearning: about a middle, one thing changed at a time.
+    """The ways of unlearning: about the default, one thing changed at a time.
 
     Args:
         groups: of the model. Those of "transformer" and "all" are gone into; a model whose text
@@ -67,17 +71,17 @@ def own_plan(groups: Mapping[str, str], budget: Budget) -> Plan:
     gone_into = ("transformer",) if few else ("transformer", "all")
     dampings = (0.001, 0.01, 0.1) if few else (0.001, 0.01, 0.1, 1.0)
     main = [Way(group, c) for group in gone_into for c in dampings]
-    others = [Way(group, 0.1) for group in groups if group not in gone_into]
+    middle = [USUAL.way._replace(group=group) for group in gone_into]
+    others = [USUAL.way._replace(group=group) for group in groups if group not in gone_into]
     others = [way for way in others if way.group == "all"] if few else others
-    probes = [Way(group, 0.1, "probe") for group in gone_into]
-    scrambled = Way("transformer", 0.1, scrambled=True)
+    probes = [way._replace(fisher="probe") for way in middle]
+    scrambled = USUAL.way._replace(scrambled=True)
     rises = (0.03, 0.1, 0.3, 1.0)
-    middle = [Way(group, 0.1) for group in gone_into]
     if few:
         steps = [Step(middle[0], 0.1), Step(middle[0], 0.3), Step(middle[0], 0.1, shared=True)]
         return _plan((*main, *others, *probes, scrambled), steps, middle[0], rises, budget)
     steps = [Step(way, rise) for way in middle for rise in rises[1:]]
-    steps += [Step(way, 0.1) for way in main if way.damping == 1.0]
+    steps += [Step(way, 0.1) for way in main if way.damping == 0.1]
     steps += [Step(way, 0.1) for way in (*others, *probes)]
     steps += [Step(way, 0.1, shared=True) for way in middle]
     return _plan((*main, *others, *probes, scrambled), steps, middle[0], rises, budget)
@@ -147,29 +151,21 @@ def entries(
     return found, named
 
 
-def pairs(method: Mapping[str, str], own: Mapping[str, Variant]) -> Pairs:
-    """Pairs of variants whose scores are added up: with D-TRAK of the same parameters.
+def pairs(method: Mapping[str, str]) -> Pairs:
+    """Variants whose scores are added up with those of D-TRAK, all of its variants in turn.
 
-    What likeness gains by D-TRAK is a control: any second opinion may be as good.
+    Unlearning is taken at its defaults, so that no kind of pair is chosen from more of them than
+    its rivals. What likeness gains by D-TRAK is a control: any second opinion may be as good.
 
     Args:
         method: variant -> the name of its method.
-        own: those of unlearning's, from `entries`.
     """
-    usual = {
-        name: one.way.group
-        for name, one in own.items()
-        if one.rule == "both"
-        and (one.way.damping, one.weighting) == (_PAIRED_DAMPING, "uniform")
-        and one.way.fisher == "residual"
-        and not one.way.scrambled
-    }
-    rivals = [(name, m) for name, m in method.items() if m.startswith("D-TRAK")]
-    found = [(n, r) for n, group in usual.items() for r, m in rivals if m == f"D-TRAK {group}"]
-    likes = [(_LIKE, r) for r, _ in rivals if _LIKE in method]
+    rivals = [name for name, m in method.items() if m.startswith("D-TRAK")]
     return {
-        kind: {f"{a} + {b}": (a, b) for a, b in some}
-        for kind, some in ((PAIRED, found), (PAIRED_CONTROL, likes))
+        kind: {
+            f"{one} + {rival}": (one, rival) for one in ones if one in method for rival in rivals
+        }
+        for kind, ones in _WITH_D_TRAK.items()
     }
 
 

@@ -105,6 +105,11 @@ def _refuse_scores(config: ConfigDict) -> None:
     for name in ("replicates", "fisher_draws", "forget_steps", "outcome_replicates", "batch"):
         if config[name] < 1:
             raise InputError(f"{name} = {config[name]}; give 1 at least")
+    if config.world == "demo" and (config.queries or config.own_queries):
+        raise InputError(
+            f"queries = {config.queries} and own_queries = {config.own_queries}: of the demo its "
+            "own queries are compared; give 0 here, and demo.pieces and demo.queries instead"
+        )
     if config.ways not in ("all", "few"):
         raise InputError(f"ways = {config.ways!r}; choose all or few")
     if config.query_draws < 2 * _STRATA or config.query_draws % (2 * _STRATA):

@@ -26,8 +26,8 @@ def sum_of_both(
             query if it is one itself, whose own score would be the scale of all others.
 
     Returns:
-        A track that a method cannot score is nan. A method that says the same of all `over`, or
-        nothing of any, leaves the query to the other.
+        A track that a method cannot score is nan; but a method that scores none of `over`, or all
+        of them alike, leaves the query to the other.
 
     Raises:
         InputError: a score is infinite.

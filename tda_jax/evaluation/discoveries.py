@@ -3,6 +3,7 @@
 Decoys were never trained on, so a decoy that is called is a false discovery for certain.
 """
 
+import math
 from bisect import bisect_left
 from typing import NamedTuple
 
@@ -80,6 +81,21 @@ def precision(
     share = np.full(len(scores), np.nan)
     np.divide(total, known.sum(axis=0), out=share, where=known.any(axis=0))
     return Discoveries(called.mean(axis=0), false.mean(axis=0), share)
+
+
+def fewest(members: Bool[np.ndarray, " n"], level: float) -> int:
+    """The least number of members that `precision` can call, if it calls any.
+
+    A member above all k reference decoys has the p-value 1 / (k + 1), and the q-value of the j
+    best is that times the number of members over j. Where more are asked for than there are
+    members, nothing can be called: there are too few decoys for the level.
+
+    Args:
+        members: False for decoys.
+        level: false-discovery rate, between 0 and 1.
+    """
+    references = -(-int((~members).sum()) // 2)  # the larger half
+    return math.ceil(int(members.sum()) / ((references + 1) * level) * (1 - 1e-12))
 
 
 def _fold(

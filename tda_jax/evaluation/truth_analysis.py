@@ -5,8 +5,8 @@ half stands in the table, so that every rival is at its best. All figures of the
 other half, and of all queries of all levels unless a part is named.
 
 Whether a query that is a track was itself trained on would explain its loss better than anything
-else. It is left out: its own score counts nothing, and of its losses the mean over the subsets with
-it, or without, is taken away.
+else. It is left out: its own score, and what is known of it, count as the mean of the other
+members, and of its losses the mean over the subsets with it, or without, is taken away.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -71,6 +71,7 @@ class Analysis(NamedTuple):
         variants: of every variant its family, and LDS on both halves.
         subsets: of the choosing and of the reporting half.
         queries: by part.
+        fewest: members that can pass the false-discovery rate, if all of them outrank the decoys.
     """
 
     default: str
@@ -80,6 +81,7 @@ class Analysis(NamedTuple):
     variants: dict[str, tuple[str, float, float]]
     subsets: tuple[int, int]
     queries: dict[str, int]
+    fewest: int
 
 
 class _Data(NamedTuple):
@@ -148,7 +150,8 @@ def analyse(
     }
     counts = {part: len(rows_) for part, rows_ in data.parts.items()}
     halves = int(choosing.sum()), int(reporting.sum())
-    return Analysis(default, highest, table, ceilings, variants, halves, counts)
+    fewest = discoveries.fewest(corpus.members, FALSE_DISCOVERIES)
+    return Analysis(default, highest, table, ceilings, variants, halves, counts, fewest)
 
 
 def _height(data: _Data, means: Mapping[str, list[float]], variant: str) -> float:
@@ -215,15 +218,17 @@ def _gathered(
                 parts.setdefault(part, []).append(start + i)
         start += len(alike)
         of_level += [number] * len(alike)
+    beside = np.concatenate(covariates, axis=1)
     for q, r in enumerate(related):
-        known = ~np.isnan(scores[:, q]).all(axis=1)
-        scores[np.ix_(known, [q], np.flatnonzero(r.query))] = 0.0
+        scores[:, q, r.query] = np.nan  # counts as the mean of the others, whatever their zero is
+        itself = r.query[r.members]
+        beside[:, q, itself] = beside[:, q, ~itself].mean(axis=1, keepdims=True)
     return _Data(
         names,
         scores,
         np.concatenate([level.losses for level in levels], axis=2),
         kept,
-        np.concatenate(covariates, axis=1),
+        beside,
         {part: np.array(rows) for part, rows in parts.items()},
         np.array(of_level),
         frozenset(n for n in names if np.isnan(levels[0].scored.cost[n].query)),

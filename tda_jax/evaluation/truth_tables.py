@@ -205,7 +205,8 @@ def _note(analysis: Analysis) -> str:
         "query's relatives are those of the track whose latent is most like it, which favours "
         "latent similarity. Passes are of one latent forward through the network; called is how "
         f"many tracks pass a false-discovery rate of {FALSE_DISCOVERIES:g}, precision what held-"
-        "out decoys say of them."
+        f"out decoys say of them; with so few decoys {analysis.fewest} members pass together or "
+        "none does."
     )
 
 

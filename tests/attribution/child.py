@@ -72,12 +72,25 @@ def _killer(at):
     return progress
 
 
+def _log_chunks(path):
+    """Adds a line to a file for each chunk whose values are there to be written."""
+    write = store.write_chunk
+
+    def logged(kept, chunk, values):
+        with path.open("a") as file:  # lines of several processes stay whole
+            file.write(f"{Path(kept.path) / store._mark_key(chunk)}\n")
+        write(kept, chunk, values)
+
+    store.write_chunk = logged
+
+
 if __name__ == "__main__":
     cache = Path(__file__).parent.parent.parent / ".jax_cache"
     jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     information._LEAST = 4  # rows in a block, so that every process has one
     information._WAIT = 0.0  # each is kept
+    _log_chunks(Path(sys.argv[1]) / "computed.txt")
     arrays = attribute(sys.argv[1], **json.loads(sys.argv[2]))
     if arrays is not None:
         np.savez(Path(sys.argv[1]) / "out.npz", devices=len(jax.local_devices()), **arrays)

@@ -2,6 +2,7 @@
 
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,9 +32,15 @@ def seen():
     return []
 
 
-def marks(workdir):
-    """When each finished chunk was written."""
-    return {path: path.stat().st_mtime_ns for path in workdir.rglob("done/*.json")}
+def computed(workdir):
+    """The marks of chunks that were computed, in that order, one for each time."""
+    path = workdir / "computed.txt"
+    return [Path(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def finished(workdir):
+    """The marks of finished chunks."""
+    return set(workdir.rglob("done/*.json"))
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -51,11 +58,14 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_bits(
     for process in running:
         assert process.wait(60) in (0, -signal.SIGKILL)
     (tmp_path / "out.npz").unlink(missing_ok=True)  # a copy of what the workdir holds
-    kept = marks(tmp_path)
+    kept, before = finished(tmp_path), computed(tmp_path)
+    assert kept <= set(before)
     same_bits(run(tmp_path, count, method=method), wanted)
-    after = marks(tmp_path)
-    assert {path: after[path] for path in kept} == kept  # no finished chunk was computed again
-    seen.append((len(kept), len(after)))
+    later = computed(tmp_path)[len(before) :]
+    assert set(later) == finished(tmp_path) - kept  # no finished chunk was computed again
+    assert len(later) == len(set(later))
+    assert len(set(later) & set(before)) <= count  # of each process the one it was writing
+    seen.append((len(kept), len(finished(tmp_path))))
 
 
 def test_some_were_killed_between_two_chunks(seen):

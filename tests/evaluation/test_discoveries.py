@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tda_jax import named_draws
 from tda_jax.attribution.calibration import q_values
 from tda_jax.errors import InputError
-from tda_jax.evaluation.discoveries import precision
+from tda_jax.evaluation.discoveries import fewest, precision
 
 NAN = float("nan")
 
@@ -116,3 +116,22 @@ def test_what_cannot_be_split_is_refused():
         precision(scores, np.zeros(4, bool), 0.1, 0)
     with pytest.raises(InputError, match=r"level = 10.0; give a number between 0 and 1"):
         precision(scores, np.array([1, 1, 0, 0], bool), 10.0, 0)
+
+
+@pytest.mark.parametrize(
+    ("n_members", "n_decoys", "level"), [(80, 28, 0.1), (96, 48, 0.1), (7, 5, 0.5)]
+)
+def test_the_fewest_that_can_be_called_are_called_and_no_fewer(n_members, n_decoys, level):
+    members = np.arange(n_members + n_decoys) < n_members
+    least = fewest(members, level)
+    for k in range(1, n_members + 1):
+        scores = np.where(members, -1.0, 0.0)  # but for k, behind every decoy
+        scores[:k] = 1.0
+        called = precision(scores[None], members, level, 0).called[0]
+        assert (called > 0) == (k >= least)
+        if k >= least and n_decoys % 2 == 0:
+            assert called == k
+
+
+def test_too_few_decoys_ask_for_more_members_than_there_are():
+    assert fewest(np.arange(30) < 28, 0.1) > 28

@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from tda_jax.baselines.contract import Passes
+from tda_jax.baselines.similarity import latent_similarity
 from tda_jax.baselines.ways import Variant, Way
 from tda_jax.evaluation import datamodelling, truth_tables
 from tda_jax.evaluation.truth_analysis import ALL, analyse
@@ -190,3 +192,63 @@ def test_the_best_is_chosen_without_the_reporting_half(corpus, levels):
     assert other.default == "true"
     row = next(r for r in other.rows if r.variant == "true")
     assert row.parts[ALL].lds.high < 0
+
+
+def own_level(corpus, change=lambda scores, own: scores):
+    """A level of which two queries are tracks of the corpus; `own` is where they are."""
+    level = truth_made.level(corpus, 5, 0, ("generated", "generated", "track", "track"))
+    members = [name for name, m in zip(corpus.ids, corpus.members, strict=True) if m]
+    ids = (*level.queries.ids[:2], members[2], members[3])
+    own = np.array(ids)[:, None] == np.array(corpus.ids)
+    assert own.sum() == 2
+    names = [*level.scored.scores, "latent similarity"]
+    scores = dict(level.scored.scores)
+    scores["latent similarity"] = latent_similarity(level.queries.examples, corpus.examples)
+    scored = level.scored._replace(
+        scores={name: change(scores[name], own) for name in names},
+        method={**level.scored.method, "latent similarity": "latent similarity"},
+        cost={**level.scored.cost, "latent similarity": Passes(0.0, 0.0)},
+    )
+    # Membership of the query itself moves its loss more than all else.
+    kept = truth_made.removals(corpus)
+    moved = 50.0 * (own[:, corpus.members] @ kept.T).T
+    return level._replace(
+        queries=level.queries._replace(ids=ids), scored=scored, losses=level.losses - moved
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda scores, own: np.where(own, 1e6, scores),
+        lambda scores, own: np.where(own, np.nan, scores),
+        lambda scores, own: scores + 300.0,
+        lambda scores, own: 7 * scores - 2000.0,
+    ],
+)
+def test_a_query_that_is_a_track_says_nothing_by_its_own_score(corpus, change):
+    kept, families = truth_made.removals(corpus), {**truth_made.FAMILIES}
+    families["latent similarity"] = "latent similarity"
+    plain, changed = (
+        analyse([own_level(corpus, c)], corpus, kept, families, truth_made.OWN, draws=50)
+        for c in (lambda scores, own: scores, change)
+    )
+    for one, other in zip(plain.rows, changed.rows, strict=True):
+        assert one.variant == other.variant
+        for part in plain.ceilings:
+            got, want = one.parts[part], other.parts[part]
+            for name in ("lds", "partial", "specific", "behind", "below"):
+                np.testing.assert_allclose(
+                    getattr(got, name)[:3], getattr(want, name)[:3], atol=1e-9, equal_nan=True
+                )
+
+
+def test_likeness_says_nothing_beyond_itself_of_a_query_that_is_a_track(corpus):
+    kept, families = truth_made.removals(corpus), {**truth_made.FAMILIES}
+    families["latent similarity"] = "latent similarity"
+    found = analyse([own_level(corpus)], corpus, kept, families, truth_made.OWN, draws=50)
+    rows = {row.variant: row.parts for row in found.rows}
+    for part in found.ceilings:
+        assert np.isnan(rows["latent similarity"][part].partial.mean)
+        assert rows["true"][part].partial.mean > 0.5
+    assert rows["true"]["track queries"].lds.mean > 0.8

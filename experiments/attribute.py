@@ -61,7 +61,7 @@ def run(
         )
     else:
         model, given = _read(config, among)
-    given, stages = _sized(model, given, clock)
+    given, stages = _sized(model, given, clock, max(among.count, config.hosts.count))
     if config.plan:
         return _plan(model, given, stages, workdir, max(1, config.hosts.count))
     found = by_unlearning.run(
@@ -90,19 +90,25 @@ def run(
 
 
 def _sized(
-    model: Model, given: inputs.Inputs, clock: Clock
+    model: Model, given: inputs.Inputs, clock: Clock, processes: int
 ) -> tuple[inputs.Inputs, dict[str, Stage]]:
-    """Chooses the sizes that the card leaves open, and tells what is about to be done."""
+    """Chooses the sizes that the card leaves open, and tells what is about to be done.
+
+    A plan for several processes is made by one, with the sizes that they would take.
+    """
     among, asked = given.compute.hosts, (model, given.corpus, given.queries, given.settings)
     for warning in given.warnings if among.first else ():
         cards.warn(warning)
-    if among.count > 1:  # JAX lowers no pmap of shapes where processes are several
-        given = given._replace(compute=sizes.unpredicted(given.compute, given.queries))
+    room = devices.room(given.compute.devices)
+    if processes > 1:  # JAX lowers no pmap of shapes where there are several
+        few = sizes.unpredicted(model, given.queries, given.settings, given.compute, room)
+        given = given._replace(compute=few)
+    if among.count > 1:
         if among.first:
             print(outputs.describe(given, {}), flush=True)
         return given, {}
     clock("predicting memory", 0, 1)
-    chosen = sizes.fitting(*asked, given.compute, devices.room(given.compute.devices))
+    chosen = sizes.fitting(*asked, given.compute, room)
     given, stages = given._replace(compute=chosen), plan(*asked, chosen)
     clock("predicting memory", 1, 1)
     print(outputs.describe(given, stages), flush=True)
@@ -176,8 +182,11 @@ def main(config: ConfigDict) -> None:
     among = hosts.ALONE if config.plan else cards.hosts_of(config)  # one process plans for all
     cards.keep_compiled(Path(config.cache or Path(config.workdir) / "cache"))
     with Bars() as bars:
-        kept = bars if config.plan else Status(bars, Path(config.workdir) / "status", among)
-        run(config, kept, among)
+        if config.plan:
+            run(config, bars, among)
+            return
+        with Status(bars, Path(config.workdir) / "status", among) as kept:
+            run(config, kept, among)
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def run(config: ConfigDict, progress: Progress, among: hosts.Hosts = hosts.ALONE
     _refuse_other(workdir, source)
     made = _Made(config, pipeline, tokenizer, listing)
     made.conditions(["a caption"])  # what does not fit is refused before the work
-    hosts.meet(among, f"encode {_print(config, source, listing)}", _PATIENCE)
+    hosts.meet_in(among, workdir, f"encode {_print(config, source, listing)}", _PATIENCE)
     chunks = list(made.chunks(clock, among))
     hosts.meet(among, "files encoded")
     if not among.first:
@@ -265,8 +265,8 @@ def _summary(
 def main(config: ConfigDict) -> None:
     """Runs the card with bars of progress."""
     among = cards.hosts_of(config)
-    with Bars() as bars:
-        run(config, Status(bars, Path(config.workdir) / "status", among), among)
+    with Bars() as bars, Status(bars, Path(config.workdir) / "status", among) as kept:
+        run(config, kept, among)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
@@ -13,6 +14,7 @@ from tensorboardX.summary import scalar
 from experiments.cards import warn
 from experiments.progress import Progress
 from tda_jax.artifact import whole_file
+from tda_jax.errors import InputError
 from tda_jax.hosts import Hosts
 
 _OFTEN = 5.0  # seconds between two writings within a stage
@@ -21,20 +23,44 @@ _OFTEN = 5.0  # seconds between two writings within a stage
 class Status:
     """Progress that is kept in a file, and passed on.
 
-        FOLDER/00000.json   {"process", "stage", "done", "total", "seconds", "updated"}
+        FOLDER/00000.json   {"process", "state", "stage", "done", "total", "seconds", "updated"}
         FOLDER/00000/       events: STAGE/done and STAGE/a_second over time
 
     `done` of `total` is of this process's share of a stage, `seconds` since that stage began here,
-    `updated` when the file was written, in seconds since 1970. Process 0 passes on the sums over
-    all processes that are at its stage; the others pass nothing on.
+    `updated` when the file was written, in seconds since 1970. `state` is "running" until the
+    block that this is entered with ends, then "finished", or "failed" with its `reason`; of a
+    process that was killed it stays "running", and `updated` grows old. Process 0 passes on the
+    sums over all processes that are at its stage; the others pass nothing on.
+
+    Raises:
+        InputError: the folder is not one that this process may write to.
     """
 
     def __init__(self, progress: Progress, folder: Path, among: Hosts) -> None:
         self._progress, self._folder, self._among = progress, folder, among
         self._stage, self._began, self._written, self._at_first = "", 0.0, 0.0, 0
         self._events: EventsWriter | None = None
-        self._watched = True
-        self._path(among.index).unlink(missing_ok=True)  # of an earlier run
+        self._watched, self._told = True, {}
+        try:
+            for path in self._left_over():
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be written ({error}); mend it") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: object
+    ) -> None:
+        """Writes how the run ended, if it had begun."""
+        if not self._told:
+            return
+        if error is None:
+            self._keep({"state": "finished"})
+            return
+        with suppress(InputError):  # the error itself is what must be seen
+            self._keep({"state": "failed", "reason": str(error) or type(error).__name__})
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Writes the file where a stage begins or ends, and now and then between."""
@@ -49,16 +75,8 @@ class Status:
             self._progress(stage, *self._sums(stage, done, total))
 
     def _write(self, stage: str, done: int, total: int, seconds: float) -> None:
-        content = {
-            "process": self._among.index,
-            "stage": stage,
-            "done": done,
-            "total": total,
-            "seconds": round(seconds, 1),
-            "updated": round(time.time(), 1),
-        }
-        with whole_file(self._path(self._among.index)) as part:
-            part.write_text(json.dumps(content) + "\n", encoding="utf-8")
+        self._told = {"stage": stage, "done": done, "total": total, "seconds": round(seconds, 1)}
+        self._keep({"state": "running"})
         known = {"done": done}
         if seconds > 0:  # what was there before this run does not count in the rate
             known["a_second"] = (done - self._at_first) / seconds
@@ -68,6 +86,20 @@ class Status:
             except OSError as error:  # a picture of the work is no reason to end it
                 self._watched = False
                 warn(f"no more events for TensorBoard in {self._folder} ({error})")
+
+    def _keep(self, state: Mapping[str, str]) -> None:
+        content = {"process": self._among.index, **state, **self._told}
+        content["updated"] = round(time.time(), 1)
+        with whole_file(self._path(self._among.index)) as part:
+            part.write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+    def _left_over(self) -> list[Path]:
+        """Files of an earlier run: this process's own, and of processes that are none any more."""
+        own = [self._path(self._among.index)]
+        if not self._among.first:
+            return own
+        others = self._folder.glob("[0-9]*.json")
+        return own + [p for p in others if p.stem.isdigit() and int(p.stem) >= self._among.count]
 
     def _add_events(self, stage: str, known: Mapping[str, float], step: int) -> None:
         if self._events is None:

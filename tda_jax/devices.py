@@ -7,7 +7,6 @@ between devices, so the number of devices changes no result but for rounding.
 
 import collections
 import functools
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Bool
 
+from tda_jax import machine
 from tda_jax.errors import InputError
 
 _AXIS = "devices"
@@ -53,12 +53,12 @@ def local_devices(count: int | None = None) -> tuple[jax.Device, ...]:
 
 
 def room(devices: Sequence[jax.Device]) -> int | None:
-    """Bytes that each device has: what its allocator may take, or a CPU's share of the memory.
+    """Bytes that each device has: what its allocator may take, or a share of a CPU process's.
 
     None where an accelerator does not say.
     """
     if all(device.platform == "cpu" for device in devices):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // len(devices)
+        return machine.memory() // len(devices)
     said = [(device.memory_stats() or {}).get("bytes_limit") for device in devices]
     return None if None in said else min(said)
 

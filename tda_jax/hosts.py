@@ -8,7 +8,9 @@ batches are the same; a job that was begun by many may be finished by few.
 
 import os
 import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple, NoReturn, TypeVar
 
 import jax
@@ -17,6 +19,7 @@ from orbax.checkpoint import multihost
 from tda_jax.errors import InputError
 
 _HEARTBEAT = 60  # seconds without a sign of life, after which the others of a process end
+_SEEN_WITHIN = 60.0  # seconds, as network file systems remember for some that a file was not there
 _PATIENCE = 30 * 24 * 3600  # seconds at a meeting point: as long as a job may take
 
 Result = TypeVar("Result")
@@ -67,6 +70,8 @@ def join(coordinator: str = "", count: int = 0, index: int = -1) -> Hosts:
             f"coordinator {coordinator!r}, {count} processes, this one {index}; give how many "
             "there are, and the index of each from 0"
         )
+    # It would catch SIGTERM, by which schedulers preempt, and go on until SIGKILL.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
             coordinator if named else None,
@@ -111,6 +116,42 @@ def meet(hosts: Hosts, name: str, patience: float = _PATIENCE) -> None:
             f"started with another card ({str(error).splitlines()[0]}). Start all of them again "
             "with one card; what is done is kept"
         ) from error
+
+
+def meet_in(hosts: Hosts, folder: Path, name: str, patience: float = _PATIENCE) -> None:
+    """Waits as `meet` does, and sees that the folder is one and the same for all.
+
+    Args:
+        hosts: all that meet.
+        folder: of the results; process 0 makes it where it is not there.
+        name: of the meeting point.
+        patience: seconds.
+
+    Raises:
+        InputError: as `meet`; or this process does not see what process 0 wrote in the folder.
+    """
+    if hosts.count == 1:
+        return
+    mark = folder / "seen_by_all.part"
+    if hosts.first:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be written ({error}); mend it") from error
+    meet(hosts, name, patience)
+    until = time.monotonic() + _SEEN_WITHIN
+    while not mark.exists():
+        if time.monotonic() > until:
+            raise InputError(
+                f"{folder}: process {hosts.index} of {hosts.count} does not see there what process "
+                "0 wrote. All processes need one folder: give a path on a file system that they "
+                "share"
+            )
+        time.sleep(0.5)
+    meet(hosts, f"{name} seen")
+    if hosts.first:
+        mark.unlink()
 
 
 def leave(status: int) -> NoReturn:

@@ -18,6 +18,7 @@ ROOMS = [
     "named_draws",
     "params",
     "heap",
+    "machine",
     "columns",
     "compressed",
     "examples",

@@ -107,7 +107,7 @@ def run(
     refuse_compute(compute)
     queries = examples.in_memory(queries)
     job = job_of(model, corpus, settings, compute, workdir)
-    hosts.meet(compute.hosts, f"job {_print(job, queries)}", _PATIENCE)
+    hosts.meet_in(compute.hosts, workdir, f"job {_print(job, queries)}", _PATIENCE)
     # Placed once: all passes then share these copies.
     moved, rest = devices.replicate(split_group(model, settings.group), compute.devices)
     fisher, notes = information.fisher_information(

@@ -5,17 +5,20 @@ memory: of a program's bytes all but a constant grow in proportion, so two compi
 how much fits, and a third one is asked whether it does.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import numpy as np
 
 from tda_jax.attribution import plan
-from tda_jax.attribution.contract import Model
+from tda_jax.attribution.contract import Model, split_group
 from tda_jax.attribution.settings import Compute, Settings
 from tda_jax.errors import InputError
 from tda_jax.examples import Corpus
 
+_DIRECTIONS = 4  # a share of a device, for the directions of a pass that nobody predicted
 _FREE = 0.1  # of a device's memory, for what no program counts: fragments, and the allocator's own
 
 
@@ -36,9 +39,28 @@ def most(compute: Compute) -> Most:
     return ON_CPU if compute.devices[0].platform == "cpu" else ON_ACCELERATOR
 
 
-def unpredicted(compute: Compute, queries: Corpus) -> Compute:
-    """Sizes that nearly any device takes, for those of 0 where no memory can be predicted."""
-    least = ON_CPU._replace(queries_per_pass=min(ON_CPU.queries_per_pass, len(queries.ids)))
+def unpredicted(
+    model: Model, queries: Corpus, settings: Settings, compute: Compute, room: int | None
+) -> Compute:
+    """Sizes for those of 0 where no program's memory can be predicted: few, whatever the device.
+
+    Directions take the most: as many queries go together as fit with their blocks into a quarter of
+    a device, and one where its memory is not known.
+
+    Args:
+        model: what to attribute; shapes in place of parameters will do.
+        queries: to be attributed.
+        settings: group, method and blocks count.
+        compute: sizes.
+        room: bytes of each device, from `devices.room`; None where they are not known.
+    """
+    moved, _ = split_group(model, settings.group)
+    blocks = settings.blocks if settings.method == "linearised" else 1
+    each = blocks * sum(math.prod(x.shape) * np.dtype(x.dtype).itemsize for x in moved.values())
+    fit = max(1, (room or 0) // _DIRECTIONS // each)
+    least = ON_CPU._replace(
+        queries_per_pass=min(ON_CPU.queries_per_pass, len(queries.ids), fit),
+    )
     return compute._replace(
         **{name: getattr(compute, name) or size for name, size in least._asdict().items()}
     )
@@ -66,7 +88,7 @@ def fitting(
         InputError: not even a size of 1 fits.
     """
     if room is None:
-        return unpredicted(compute, queries)
+        return unpredicted(model, queries, settings, compute, room)
     asked = (model, corpus, queries, settings)
     room, up_to = int(room * (1 - _FREE)), most(compute)
     if not compute.queries_per_pass:

@@ -6,7 +6,6 @@ changed always is. A file that cannot be used is skipped with its reason.
 """
 
 import dataclasses
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +15,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from tda_jax import artifact, devices, fingerprint, hosts
+from tda_jax import artifact, devices, fingerprint, hosts, machine
 from tda_jax import params as tree
 from tda_jax.audio import reading
 from tda_jax.audio.mel import (
@@ -270,7 +269,7 @@ def prints_of(files: Sequence[File]) -> tuple[dict[str, str], dict[str, str]]:
 
 def _by_threads(read: Callable[[Item], Value], items: Sequence[Item]) -> list[Value]:
     """In order; decoding, resampling and transforms leave Python to others while they run."""
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    with ThreadPoolExecutor(machine.cores()) as threads:
         return list(threads.map(read, items))
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from tda_jax import devices, examples
 from tda_jax.attribution import plan, sizes
+from tda_jax.attribution.contract import split_group
 from tda_jax.attribution.settings import Compute, Settings
 from tda_jax.errors import InputError
 from tests.attribution import tiny
@@ -63,9 +64,19 @@ def test_where_nothing_fits_it_is_said_before_any_work():
 def test_without_a_prediction_they_are_small():
     given, few = OPEN._replace(batch=3), examples.take(QUERIES, [0, 2])
     wanted = given._replace(fisher_batch=4, queries_per_pass=5)
-    assert sizes.unpredicted(given, QUERIES) == wanted
-    assert fitting(None, compute=given) == wanted
-    assert sizes.unpredicted(given, few) == wanted._replace(queries_per_pass=2)
+
+    def asked(queries, room, settings=LINEAR):
+        return sizes.unpredicted(MODEL, queries, settings, given, room)
+
+    moved, _ = split_group(MODEL, LINEAR.group)
+    each = LINEAR.blocks * sum(x.nbytes for x in moved.values())
+    assert asked(QUERIES, 100 * each) == wanted
+    assert asked(few, 100 * each) == wanted._replace(queries_per_pass=2)
+    assert asked(QUERIES, 12 * each + 1) == wanted._replace(queries_per_pass=3)
+    exact = LINEAR._replace(method="exact")
+    assert asked(QUERIES, 12 * each // LINEAR.blocks + 1, exact).queries_per_pass == 3
+    assert fitting(None, compute=given) == wanted._replace(queries_per_pass=1)
+    assert asked(QUERIES, 1) == wanted._replace(queries_per_pass=1)
 
 
 def test_a_compiler_that_refuses_what_does_not_fit(monkeypatch):

@@ -10,6 +10,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 from experiments import status
 from experiments.status import Status
+from tda_jax.errors import InputError
 from tda_jax.hosts import Hosts
 
 
@@ -98,3 +99,41 @@ def test_a_disk_that_takes_no_events_ends_them_and_not_the_run(tmp_path, told, m
 def test_nothing_is_written_before_there_is_progress(tmp_path, told):
     Status(lambda *x: told.append(x), tmp_path / "status", Hosts())
     assert not (tmp_path / "status").exists()
+
+
+def test_it_says_how_a_run_ended(tmp_path, told):
+    with Status(lambda *x: told.append(x), tmp_path, Hosts()) as kept:
+        kept("sweep", 1, 5)
+        assert content(tmp_path, 0)["state"] == "running"
+        kept("sweep", 5, 5)
+    found = content(tmp_path, 0)
+    assert (found["state"], found["stage"], found["done"]) == ("finished", "sweep", 5)
+    kept = Status(lambda *x: told.append(x), tmp_path, Hosts())
+    kept("sweep", 2, 5)
+    with pytest.raises(InputError), kept:
+        raise InputError("the disk is full; free space")
+    found = content(tmp_path, 0)
+    assert (found["state"], found["reason"]) == ("failed", "the disk is full; free space")
+    assert found["done"] == 2
+
+
+def test_a_run_that_fails_before_it_begins_leaves_nothing(tmp_path, told):
+    kept = Status(lambda *x: told.append(x), tmp_path / "status", Hosts())
+    with pytest.raises(InputError), kept:
+        raise InputError("a folder of something else")
+    assert not (tmp_path / "status").exists()
+
+
+def test_processes_that_are_none_any_more_leave_no_file(tmp_path, told):
+    for index in range(4):
+        Status(lambda *x: told.append(x), tmp_path, Hosts(index, 4))("sweep", 1, 5)
+    Status(lambda *x: told.append(x), tmp_path, Hosts(1, 2))
+    assert sorted(p.name for p in tmp_path.glob("*.json")) == [f"{i:05d}.json" for i in (0, 2, 3)]
+    Status(lambda *x: told.append(x), tmp_path, Hosts(0, 2))
+    assert not list(tmp_path.glob("*.json"))
+
+
+def test_a_folder_that_is_none_is_an_error_in_words(tmp_path, told):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        Status(lambda *x: told.append(x), tmp_path / "file" / "status", Hosts(1, 2))

@@ -90,8 +90,8 @@ def _refuse_urls(config: ConfigDict, path: str = "") -> None:
         for text in value if isinstance(value, list | tuple) else (value,):
             if isinstance(text, str) and re.match(r"[a-z][a-z0-9+.-]*://", text, re.IGNORECASE):
                 raise InputError(
-                    f"{path}{name} = {text!r} is a URL, and a run takes folders; copy a bucket, or, "
-                    "for what is only read, give the folder that it is mounted at"
+                    f"{path}{name} = {text!r} is a URL, and a run takes folders; copy a bucket, "
+                    "or, for what is only read, give the folder that it is mounted at"
                 )
 
 

@@ -19,7 +19,7 @@ from experiments.progress import Bars, Clock, Progress
 from experiments.status import Status
 from tda_jax import devices, fingerprint, hosts
 from tda_jax.audio.mel import MelSettings
-from tda_jax.corpus import dataset, encoding, folder, packing, stored
+from tda_jax.corpus import dataset, encoding, folder, packing, shares, stored
 from tda_jax.errors import InputError
 from tda_jax.export import write_csv
 from tda_jax.models import captions
@@ -64,12 +64,14 @@ def run(config: ConfigDict, progress: Progress, among: hosts.Hosts = hosts.ALONE
     made.conditions(["a caption"])  # what does not fit is refused before the work
     hosts.meet_in(among, workdir, f"encode {_print(config, source, listing)}", _PATIENCE)
     chunks = list(made.chunks(clock, among))
+    if among.count > 1:
+        shares.tell(made.folder, among, chunks)
     hosts.meet(among, "files encoded")
     if not among.first:
         hosts.meet(among, "dataset written")
         return {}
     if among.count > 1:
-        chunks = list(made.chunks(clock, hosts.ALONE))  # what all have left
+        chunks = shares.told(made.folder, among)
     packed = packing.outline(chunks, listing.tracks)
     names = {track.id: track.file_name for track in listing.tracks}
     skipped = [*listing.skipped]
@@ -120,6 +122,11 @@ class _Made(NamedTuple):
     tokenizer: captions.CaptionTokenizer
     listing: folder.Listing
 
+    @property
+    def folder(self) -> Path:
+        """Of the chunks."""
+        return Path(self.config.workdir) / "chunks"
+
     def conditions(self, texts: Sequence[str]) -> Condition:
         return captions.conditions(self.pipeline.components["text_encoder"], self.tokenizer, texts)
 
@@ -131,7 +138,7 @@ class _Made(NamedTuple):
             encoding.Cut(config.seconds, config.hop, config.windows or None),
             MelSettings(),
             self.pipeline.components["vae"],
-            Path(config.workdir) / "chunks",
+            self.folder,
             config.chunk,
             config.batch,
             devices.local_devices(config.devices or None),

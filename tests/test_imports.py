@@ -109,6 +109,7 @@ FLOORS = {
         "tensors",
         "folder",
         "encoding",
+        "shares",
         "packing",
         "decoding",
     ],

@@ -10,6 +10,7 @@ from tda_jax.audio.mel import MelSettings, log_mel, prepare
 from tda_jax.corpus import dataset, encoding, packing
 from tda_jax.corpus.encoding import Cut, File
 from tda_jax.corpus.folder import Track
+from tda_jax.corpus.shares import tell, told
 from tda_jax.errors import InputError
 from tda_jax.hosts import ALONE, Hosts
 from tda_jax.models.denoiser import Condition
@@ -204,3 +205,11 @@ def test_processes_encode_their_shares_and_leave_what_one_would(folder, tmp_path
         np.testing.assert_array_equal(
             encoding.read_chunk(here).mean, encoding.read_chunk(there).mean
         )
+    place = shares[0][0].path.parent
+    for i, share in enumerate(shares):
+        tell(place, Hosts(i, count), share)
+    known = told(place, Hosts(0, count))
+    assert known == [chunk for share in shares for chunk in share]
+    for here, there in zip(known, alone, strict=True):
+        assert encoding.read_chunk(here).id == encoding.read_chunk(there).id
+    assert not list(place.glob("*.json"))

@@ -146,3 +146,20 @@ def test_some_were_killed_between_two_chunks(seen):
     if len(seen) < 2 * TIMES:
         pytest.skip("not all kills were run")
     assert any(0 < kept < whole for kept, whole in seen), seen
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_the_other_of_a_killed_process_ends_and_a_new_start_finishes(
+    tmp_path, given, undisturbed, killed
+):
+    workdir = tmp_path / "out"
+    both = start(given, workdir, 2)
+    wait_for(workdir, 1, both)
+    both[killed].kill()
+    began = time.monotonic()
+    assert both[1 - killed].wait(180) != 0
+    assert time.monotonic() - began < 180
+    assert not (workdir / "dataset").exists()
+    status = json.loads((workdir / "status" / f"{1 - killed:05d}.json").read_text())
+    assert status["state"] != "finished"
+    same(finish(given, workdir, 2), undisturbed[0])

@@ -17,7 +17,7 @@ from experiments import cards
 from experiments.attribute_outputs import write_summary
 from experiments.progress import Bars, Clock, Progress
 from experiments.status import Status
-from tda_jax import devices, fingerprint, hosts
+from tda_jax import artifact, devices, fingerprint, hosts
 from tda_jax.audio.mel import MelSettings
 from tda_jax.corpus import dataset, encoding, folder, packing, shares, stored
 from tda_jax.errors import InputError
@@ -62,6 +62,8 @@ def run(config: ConfigDict, progress: Progress, among: hosts.Hosts = hosts.ALONE
     _refuse_other(workdir, source)
     made = _Made(config, pipeline, tokenizer, listing)
     made.conditions(["a caption"])  # what does not fit is refused before the work
+    if among.first:
+        artifact.sweep(made.folder)
     hosts.meet_in(among, workdir, f"encode {_print(config, source, listing)}", _PATIENCE)
     chunks = list(made.chunks(clock, among))
     if among.count > 1:

@@ -19,6 +19,7 @@ from tda_jax.errors import InputError
 _FORMAT = "tda_jax.artifact 1"
 _DTYPES = {"bool", "float16", "bfloat16", "float32", "float64", "complex64"}
 _DTYPES |= {f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
+_PART = ".part"  # the ending of a file that is being written
 _AGAIN = "Delete it and make it again"
 
 Values = Shaped[np.ndarray, "..."] | Shaped[Array, "..."]
@@ -136,7 +137,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         InputError: the disk refuses.
     """
-    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
+    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}{_PART}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
@@ -149,6 +150,18 @@ def whole_file(path: Path) -> Iterator[Path]:
         ) from error
     finally:
         with suppress(OSError):  # it is gone, or was never there
+            part.unlink()
+
+
+def sweep(folder: Path, pattern: str = "*") -> None:
+    """Deletes what a kill left of files that were being written; only while nobody writes there.
+
+    Args:
+        folder: where `whole_file` wrote, or above.
+        pattern: of the files' paths below it, without their endings.
+    """
+    for part in folder.glob(f"{pattern}{_PART}"):
+        with suppress(OSError):  # then it stays, and harms nothing
             part.unlink()
 
 

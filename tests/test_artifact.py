@@ -219,3 +219,23 @@ def test_a_folder_of_other_results_is_not_claimed(tmp_path):
     with pytest.raises(InputError, match=r"such as summary\.json. Go elsewhere"):
         artifact.claim(tmp_path / "made_of.json", {}, "Go elsewhere")
     assert not (tmp_path / "made_of.json").exists()
+
+
+def test_what_a_kill_left_is_swept_and_nothing_else(tmp_path):
+    artifact.save(tmp_path / "whole.safetensors", {"x": np.ones(2)}, {}, {})
+    deep = tmp_path / "queries" / "a"
+    deep.mkdir(parents=True)
+    for folder in (tmp_path, deep):
+        (folder / "whole.safetensors.0123.part").write_bytes(b"half")
+        (folder / "part.json").write_text("{}")
+    artifact.sweep(tmp_path)
+    kept = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
+    assert kept == {
+        "whole.safetensors",
+        "part.json",
+        "queries/a/part.json",
+        "queries/a/whole.safetensors.0123.part",
+    }
+    artifact.sweep(tmp_path, "queries/*/*")
+    assert not list(tmp_path.rglob("*.part"))
+    artifact.sweep(tmp_path / "nothing")

@@ -43,6 +43,7 @@ from tda_jax.attribution.workdir import (
     open_sweep,
     query_folder,
     step_source,
+    sweep_parts,
 )
 
 _PATIENCE = 1800.0  # seconds within which all processes have read what they are given
@@ -107,6 +108,8 @@ def run(
     refuse_compute(compute)
     queries = examples.in_memory(queries)
     job = job_of(model, corpus, settings, compute, workdir)
+    if compute.hosts.first:
+        sweep_parts(workdir)
     hosts.meet_in(compute.hosts, workdir, f"job {_print(job, queries)}", _PATIENCE)
     # Placed once: all passes then share these copies.
     moved, rest = devices.replicate(split_group(model, settings.group), compute.devices)

@@ -12,11 +12,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tda_jax import examples, fingerprint, store
+from tda_jax import artifact, examples, fingerprint, store
 from tda_jax.attribution import information, passes, prepare
 from tda_jax.attribution.contract import Model
 from tda_jax.attribution.settings import Compute, Settings, made_of
 
+QUERIES = "queries"
 FISHER, GRADIENT, CALIBRATION, STEP, SWEEP, BEFORE = (
     "fisher.safetensors",
     "gradient",
@@ -78,7 +79,13 @@ def job_of(
 
 def query_folder(workdir: Path, query: str) -> Path:
     """Where the results of a query lie."""
-    return workdir / "queries" / prepare.slug(query)
+    return workdir / QUERIES / prepare.slug(query)
+
+
+def sweep_parts(workdir: Path) -> None:
+    """Deletes what a kill left of artifacts that were being written, before a run begins."""
+    for pattern in ("*", f"{QUERIES}/*/*", f"{QUERIES}/*/{GRADIENT}/*"):
+        artifact.sweep(workdir, pattern)
 
 
 def fisher_source(job: Job) -> dict[str, Any]:

@@ -65,6 +65,7 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_bits(
     assert set(later) == finished(tmp_path) - kept  # no finished chunk was computed again
     assert len(later) == len(set(later))
     assert len(set(later) & set(before)) <= count  # of each process the one it was writing
+    assert not list(tmp_path.rglob("*.part"))
     seen.append((len(kept), len(finished(tmp_path))))
 
 

@@ -139,6 +139,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_dataset(
     same(finish(given, workdir, count), wanted)
     after = marks(workdir)
     assert {path: after[path] for path in kept} == kept  # nothing was encoded again
+    assert not list(workdir.rglob("*.part"))
     seen.append((len(kept), len(after)))
 
 

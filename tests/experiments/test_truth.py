@@ -4,11 +4,12 @@ import csv
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import truth
+from experiments import truth, truth_worlds
 from tda_jax.baselines.forgetting import Ascent
 from tda_jax.errors import InputError
 from tda_jax.evaluation import bank as banks
@@ -197,3 +198,23 @@ def test_a_card_that_cannot_be_run_is_refused_before_work(tmp_path, monkeypatch,
     monkeypatch.setattr(many, "train", None)
     with pytest.raises(InputError, match=message):
         truth.run(shrunk(tmp_path, **change), silent)
+
+
+def test_a_common_start_is_trained_on_other_tracks(tmp_path):
+    sizes = {"variants": (1, 1, 2), "captions": 2, "held_out": 1, "unseen_works": 1}
+    given = {f"synthetic.{name}": value for name, value in sizes.items()}
+    told = []
+    made = [
+        truth_worlds.synthetic(
+            shrunk(tmp_path, **given, **{"synthetic.start_updates": n}), lambda *x: told.append(x)
+        )
+        for n in (0, 3, 3)
+    ]
+    scratch, start, again = (world.network.params for world in made)
+    same = [jax.tree.map(np.array_equal, start, other) for other in (scratch, again)]
+    assert not any(jax.tree.leaves(same[0]))
+    assert all(jax.tree.leaves(same[1]))
+    for world in made:  # what is retrained from it, and what it was before, stay the same
+        assert world.corpus.ids == made[0].corpus.ids
+        assert all(jax.tree.leaves(jax.tree.map(np.array_equal, world.untrained, scratch)))
+    assert ("training the start", 3, 3) in told

@@ -201,7 +201,7 @@ def test_a_card_that_cannot_be_run_is_refused_before_work(tmp_path, monkeypatch,
 
 
 def test_a_common_start_is_trained_on_other_tracks(tmp_path):
-    sizes = {"variants": (1, 1, 2), "captions": 2, "held_out": 1, "unseen_works": 1}
+    sizes = {"variants": (2, 2, 4), "captions": 2, "held_out": 1, "unseen_works": 1}
     given = {f"synthetic.{name}": value for name, value in sizes.items()}
     told = []
     made = [

@@ -185,12 +185,16 @@ def _removal_lines(table: Mapping[str, list[Any]]) -> list[str]:
     methods = list(dict.fromkeys(table["method"]))
     counts = list(dict.fromkeys(table["removed"]))
     lines = ["## The best tracks removed: mean rise of the query's loss", ""]
-    lines += [_line(["method", *(f"{k} tracks" for k in counts)]), "|" + "---|" * (len(counts) + 1)]
+    head = [words for k in counts for words in (f"{k} tracks", f"{methods[0]} ahead by")]
+    lines += [_line(["method", *head]), "|" + "---|" * (len(head) + 1)]
     cells = {}
     for i, (method, k) in enumerate(zip(table["method"], table["removed"], strict=True)):
-        found = Interval(*(table[name][i] for name in ("rise", "low", "high")), 0)
-        cells[method, k] = shown(found, 4)
-    return lines + [_line([method, *(cells[method, k] for k in counts)]) for method in methods]
+        rise, behind = (
+            Interval(*(table[name][i] for name in names), 0)
+            for names in (("rise", "low", "high"), ("behind", "behind_low", "behind_high"))
+        )
+        cells[method, k] = [shown(rise, 4), "" if method == methods[0] else shown(behind, 4)]
+    return lines + [_line([m, *(x for k in counts for x in cells[m, k])]) for m in methods]
 
 
 def _note(analysis: Analysis) -> str:

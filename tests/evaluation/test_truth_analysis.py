@@ -153,6 +153,12 @@ def test_removals_are_held_against_the_first_method(found, tmp_path):
     text = truth_tables.markdown(found, EMPTY, table)
     assert "**unlearning, exact**" in text
     assert "*noise ceiling*" in text
+    lines = text.splitlines()
+    at = lines.index("| method | 2 tracks | unlearning ahead by | 4 tracks | unlearning ahead by |")
+    cells = [line.split(" | ") for line in lines[at + 2 : at + 4]]
+    assert cells[0][2] == cells[0][4].rstrip(" |") == ""
+    behind = (rises["unlearning"][2] - rises["random"][2]).mean()
+    assert cells[1][2].startswith(f"{behind:.4f} [")
     drawn = truth_figures.draw(tmp_path, found, table)
     names = {f"{n}.{k}" for n in ("lds", "cost", "removal") for k in ("png", "svg")}
     assert {path.name for path in drawn} == names

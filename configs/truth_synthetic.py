@@ -6,8 +6,8 @@ Command: python -m experiments.truth --config=configs/truth_synthetic.py
     It goes on where it was stopped, two models at a time. On a GPU, for more tracks and subsets:
     --config.synthetic.scale=13 --config.subsets=256 --config.devices=0
     --config.per_device=64
-Time: the default took 1.9 hours on 2 cores with other work beside it: 131 models in 31 minutes, the
-    scores of each level by every method in about 15, and 84 models for the removals.
+Time: the default took 1.2 hours on 2 cores with other work beside it: 131 models in 28 minutes, the
+    scores of each level by every method in about 12, and 84 models for the removals.
 Result: WORKDIR/verdict.md in words, tables/, figures/ and truth.json. Which variants stand in the
     table is chosen on one half of the subsets, and all that is told is of the other half.
 """

@@ -17,7 +17,7 @@ from pyarrow import parquet
 
 from experiments import attribute
 from tda_jax import store
-from tda_jax.attribution import prepare
+from tda_jax.attribution import prepare, sizes
 from tda_jax.corpus.arrays import read_arrays
 from tda_jax.evaluation.ranking import auc
 from tests.experiments import arrays_card
@@ -90,6 +90,19 @@ def test_the_plan_of_a_finished_run_leaves_nothing_and_touches_nothing(made, cap
     assert min(content[name] for name in ("batch", "fisher_batch", "queries_per_pass")) >= 1
     assert "0 hours on 1 process(es)" in capsys.readouterr().out
     assert stamps(workdir).items() >= before.items()
+
+
+def test_a_plan_for_several_processes_is_of_the_sizes_that_they_take(made):
+    workdir, _, _ = made
+    config = arrays_card.shrunk(workdir, plan=True, batch=0, queries_per_pass=0)
+    config.hosts.count = 2
+    attribute.run(config, lambda *_: None)
+    content = json.loads((workdir / "plan.json").read_text())
+    assert content["processes"] == 2
+    assert {n: content[n] for n in sizes.Most._fields} == sizes.ON_CPU._asdict() | {
+        "queries_per_pass": 2
+    }
+    assert content["stages"]["linearised sweep"]["bytes"] > 0
 
 
 def test_the_table_holds_what_the_stores_say(made):

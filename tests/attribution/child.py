@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import jax
@@ -77,8 +78,8 @@ def _log_chunks(path):
     write = store.write_chunk
 
     def logged(kept, chunk, values):
-        with path.open("a") as file:  # lines of several processes stay whole
-            file.write(f"{Path(kept.path) / store._mark_key(chunk)}\n")
+        with suppress(OSError), path.open("a") as file:  # a disk that refuses is the run's to tell
+            file.write(f"{Path(kept.path) / store._mark_key(chunk)}\n")  # whole, from any process
         write(kept, chunk, values)
 
     store.write_chunk = logged

@@ -4,7 +4,7 @@ Source: a folder of audio with `metadata.jsonl` (Hugging Face's AudioFolder conv
     caption; optional id, title, artist, split), and a diffusers folder of AudioLDM's kind.
 Command: python -m experiments.encode_corpus --config=configs/encode_corpus.py
     --config.audio=FOLDER --config.model=FOLDER --config.workdir=DIR
-Time: on one core 64 short files a second without the VAE; with AudioLDM's, 2.7 s for a window of
+Time: on one core 82 short files a second without the VAE; with AudioLDM's, 1.9 s for a window of
     10.24 s (benchmarks/results/encoding-cpu.json). What is encoded is kept: a run that was killed
     goes on.
 Result: WORKDIR/dataset, which `experiments.attribute` and any user of TFDS read;

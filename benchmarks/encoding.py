@@ -49,14 +49,12 @@ def main(argv: list[str]) -> None:
             "demo files": _whole(short, cores),
             "song of 3 minutes": _whole([song] * _SONGS, cores),
         }
-    os.sched_setaffinity(0, cores[:1])  # before JAX starts its threads
-    from tda_jax.audio import reading
-    from tda_jax.audio.mel import MelSettings, log_mel, prepare
+        os.sched_setaffinity(0, cores[:1])  # before JAX starts its threads
+        from tda_jax.audio import reading
+        from tda_jax.audio.mel import MelSettings, log_mel, prepare
 
-    settings = MelSettings()
-    window = round(_SECONDS * settings.rate)
-    with tempfile.TemporaryDirectory() as scratch:
-        short, song = _music(Path(scratch))
+        settings = MelSettings()
+        window = round(_SECONDS * settings.rate)
         result: dict[str, Any] = {"machine": machine, "seconds_of_a_window": _SECONDS}
         for name, files in (("demo files", short), ("song of 3 minutes", [song])):
             read = [list(reading.windows(f, settings.rate, _SECONDS)) for f in files]

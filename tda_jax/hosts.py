@@ -151,7 +151,7 @@ def meet_in(hosts: Hosts, folder: Path, name: str, patience: float = _PATIENCE) 
         time.sleep(0.5)
     meet(hosts, f"{name} seen")
     if hosts.first:
-        mark.unlink()
+        mark.unlink(missing_ok=True)
 
 
 def leave(status: int) -> NoReturn:

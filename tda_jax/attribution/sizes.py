@@ -58,9 +58,8 @@ def unpredicted(
     blocks = settings.blocks if settings.method == "linearised" else 1
     each = blocks * sum(math.prod(x.shape) * np.dtype(x.dtype).itemsize for x in moved.values())
     fit = max(1, (room or 0) // _DIRECTIONS // each)
-    least = ON_CPU._replace(
-        queries_per_pass=min(ON_CPU.queries_per_pass, len(queries.ids), fit),
-    )
+    few = min(ON_CPU.queries_per_pass, len(queries.ids), fit)
+    least = ON_CPU._replace(queries_per_pass=few)
     return compute._replace(
         **{name: getattr(compute, name) or size for name, size in least._asdict().items()}
     )

@@ -8,9 +8,9 @@ processes share the work where each is started with --config.hosts (see the card
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sized
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -31,22 +31,18 @@ from tda_jax.errors import InputError
 from tda_jax.evaluation.synthetic import query_ids
 
 
-class Result(NamedTuple):
-    """What a run found: tables by query id, and what `summary.json` holds; of process 0 alone."""
-
-    tables: dict[str, Table]
-    summary: dict[str, Any]
-
-
 def run(
     config: ConfigDict, progress: Progress = silent, among: hosts.Hosts = hosts.ALONE
-) -> Result:
+) -> dict[str, Any]:
     """Runs a card: reads, checks, attributes, writes tables, figures and a summary.
 
     Args:
         config: as `configs/arrays.py` gives it. Without `model` and `corpus`, both are made.
         progress: told of work done.
         among: this process of those that share the work, each of which calls this.
+
+    Returns:
+        What `summary.json` holds; nothing for a plan, and for a process other than the first.
 
     Raises:
         InputError: something given cannot be used, before any work; or no query could be
@@ -63,30 +59,22 @@ def run(
         model, given = _read(config, among)
     given, stages = _sized(model, given, clock, max(among.count, config.hosts.count))
     if config.plan:
-        return _plan(model, given, stages, workdir, max(1, config.hosts.count))
+        _plan(model, given, stages, workdir, max(1, config.hosts.count))
+        return {}
     found = by_unlearning.run(
         model, given.corpus, given.queries, given.settings, given.compute, workdir, clock
     )
     if not among.first:
         hosts.meet(among, "tables written")
         _refuse_nothing(found.sweeps, workdir / "summary.json")
-        return Result({}, {})
-    alike = likeness(given.queries, given.corpus, given.tracks, given.heard)
-    by_query = tables(found, given.corpus, given.settings)
-    for i, (query, table) in enumerate(by_query.items()):
-        clock("tables and figures", i, len(by_query))
-        row = given.queries.ids.index(query)
-        beside = {name: values[row][table.order] for name, values in alike.items()}
-        outputs.write_query(workdir, query, table, beside, given.corpus, given.tracks, found)
-    clock("tables and figures", len(by_query), len(by_query))
-    content = outputs.summarise(model, given, found, by_query, stages)
-    if synthetic:
-        _relate(content, by_query, given)
+        return {}
+    written = _write_tables(found, given, workdir, clock, synthetic)
+    content = outputs.summarise(model, given, found, written, stages)
     content["seconds"] = clock.seconds(workdir / "summary.json")
     path = outputs.write_summary(workdir, content)
     hosts.meet(among, "tables written")
-    _say(content, by_query, path)
-    return Result(by_query, content)
+    _say(content, written.lines, path)
+    return content
 
 
 def _sized(
@@ -117,14 +105,13 @@ def _sized(
 
 def _plan(
     model: Model, given: inputs.Inputs, stages: dict[str, Stage], workdir: Path, processes: int
-) -> Result:
+) -> None:
     """Says what the run would take if so many processes shared it; computes nothing of it."""
     job = job_of(model, given.corpus, given.settings, given.compute, workdir)
     found = attribute_plan.costs(model, given, stages, job, processes)
     print(attribute_plan.describe(found, given, job, processes))
     content = attribute_plan.as_json(found, given, job, processes)
     print(f"wrote {outputs.write_summary(workdir, content, 'plan.json')}")
-    return Result({}, {})
 
 
 def _read(config: ConfigDict, among: hosts.Hosts = hosts.ALONE) -> tuple[Model, inputs.Inputs]:
@@ -148,31 +135,48 @@ def _synthetic(
     return inputs.load_model(config), given
 
 
-def _relate(content: dict[str, Any], by_query: dict[str, Table], given: inputs.Inputs) -> None:
-    """Adds what is known of a synthetic corpus to the summary of each query that is a track."""
-    for query in content["queries"]:
-        if query["id"] in given.corpus.ids:
-            found = synthetic_default.relations(query["id"], by_query[query["id"]], given.corpus)
-            query["auc"] = {name: x if math.isfinite(x) else None for name, x in found.items()}
+def _write_tables(
+    found: by_unlearning.Run, given: inputs.Inputs, workdir: Path, clock: Clock, synthetic: bool
+) -> outputs.Written:
+    """Writes the tables and figures of each query, one query after the other."""
+    alike = likeness(given.queries, given.corpus, given.tracks, given.heard)
+    written, total = outputs.Written([], [], set(), set(), {}), len(found.sweeps)
+    for i, (query, table) in enumerate(tables(found, given.corpus, given.settings)):
+        clock("tables and figures", i, total)
+        row = given.queries.ids.index(query)
+        beside = {name: values[row][table.order] for name, values in alike.items()}
+        outputs.write_query(workdir, query, table, beside, given.corpus, given.tracks, found)
+        entry = outputs.of_query(query, table, given, found)
+        if synthetic and query in given.corpus.ids:
+            entry["auc"] = _relate(query, table, given)
+        written = outputs.with_query(written, entry, table, given)
+    clock("tables and figures", total, total)
+    return written
 
 
-def _say(content: dict[str, Any], by_query: dict[str, Table], path: Path) -> None:
-    for query in content["queries"]:
-        print(outputs.line(query, by_query[query["id"]]))
+def _relate(query: str, table: Table, given: inputs.Inputs) -> dict[str, float | None]:
+    """What is known of a synthetic corpus of a query that is a track."""
+    found = synthetic_default.relations(query, table, given.corpus)
+    return {name: x if math.isfinite(x) else None for name, x in found.items()}
+
+
+def _say(content: dict[str, Any], lines: list[str], path: Path) -> None:
+    for query, line in zip(content["queries"], lines, strict=True):
+        print(line)
         if "auc" in query:
             known = {name: value for name, value in query["auc"].items() if value is not None}
             aucs = ", ".join(f"{name} {value:.2f}" for name, value in known.items())
             print(f"  area under the curve: {aucs}")
     for skipped in content["skipped_queries"]:
         cards.warn(f"skipped query {skipped['id']!r}: {skipped['reason']}")
-    _refuse_nothing(by_query, path)
+    _refuse_nothing(lines, path)
     print(
-        f"wrote {path} and, for each of {len(by_query)} queries, scores.csv, scores.parquet, "
+        f"wrote {path} and, for each of {len(lines)} queries, scores.csv, scores.parquet, "
         f"distribution.png and top.png in {path.parent / 'queries'}/"
     )
 
 
-def _refuse_nothing(found: Mapping[str, Any], path: Path) -> None:
+def _refuse_nothing(found: Sized, path: Path) -> None:
     if not found:
         raise InputError(f"no query could be unlearned; {path} says why")
 

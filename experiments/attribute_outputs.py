@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -87,12 +87,46 @@ def write_query(
     return folder
 
 
+class Written(NamedTuple):
+    """What is kept of tables that were written.
+
+    Attributes:
+        queries: what `summary.json` holds of each.
+        lines: what is said of each.
+        unscored: ids of tracks without a score for some query.
+        left_out: ids of units that were left out of their track's mean for some query.
+        decoy_match: how far decoys and members differ, see `calibration.decoy_match`.
+    """
+
+    queries: list[dict[str, Any]]
+    lines: list[str]
+    unscored: set[str]
+    left_out: set[str]
+    decoy_match: dict[str, Any]
+
+
+def of_query(query: str, table: Table, inputs: Inputs, run: Run) -> dict[str, Any]:
+    """What `summary.json` holds of a query."""
+    return {
+        **summary.of_query(query, table, *run.directions[query], inputs.settings.steps),
+        "folder": str(query_folder(Path(), query)),
+        **_about(inputs.queries, query),
+    }
+
+
+def with_query(written: Written, entry: dict[str, Any], table: Table, inputs: Inputs) -> Written:
+    """Adds a query to what was written; losses at θ0 are those of the first query's sweep."""
+    return Written(
+        [*written.queries, entry],
+        [*written.lines, line(entry, table)],
+        written.unscored | {name for name, _ in table.unscored},
+        written.left_out | {name for name, _ in table.left_out},
+        written.decoy_match or _decoy_match(inputs.corpus, inputs.tracks, table),
+    )
+
+
 def summarise(
-    model: Model,
-    inputs: Inputs,
-    run: Run,
-    tables: Mapping[str, Table],
-    stages: Mapping[str, Stage],
+    model: Model, inputs: Inputs, run: Run, written: Written, stages: Mapping[str, Stage]
 ) -> dict[str, Any]:
     """What `summary.json` holds, but for the seconds of each stage."""
     n = counts(inputs.tracks)
@@ -103,20 +137,13 @@ def summarise(
         "decoys": n.decoys,
         "windows": n.windows,
         "captions": n.captions,
-        "queries": [
-            {
-                **summary.of_query(name, table, *run.directions[name], inputs.settings.steps),
-                "folder": str(query_folder(Path(), name)),
-                **_about(inputs.queries, name),
-            }
-            for name, table in tables.items()
-        ],
+        "queries": written.queries,
         "skipped_queries": [{"id": name, "reason": reason} for name, reason in run.skipped],
-        "unscored_tracks": len({name for t in tables.values() for name, _ in t.unscored}),
-        "left_out_units": len({name for t in tables.values() for name, _ in t.left_out}),
+        "unscored_tracks": len(written.unscored),
+        "left_out_units": len(written.left_out),
         "fisher": run.fisher,
         "warnings": inputs.warnings,
-        "decoy_match": _decoy_match(inputs.corpus, inputs.tracks, tables),
+        "decoy_match": written.decoy_match,
         "settings": inputs.settings._asdict(),
         "compute": compute,
         "fingerprints": {
@@ -177,11 +204,9 @@ def _write_frames(
         write_csv(folder / "frame_rise.csv", named)
 
 
-def _decoy_match(corpus: Corpus, tracks: Tracks, tables: Mapping[str, Table]) -> dict[str, Any]:
+def _decoy_match(corpus: Corpus, tracks: Tracks, table: Table) -> dict[str, Any]:
     """How far member tracks and decoys differ, the losses before unlearning among it."""
-    if not tables:
-        return {}
-    table, before = next(iter(tables.values())), np.empty(len(tracks.ids))
+    before = np.empty(len(tracks.ids))
     before[table.order] = table.columns["loss_before"]
     found = calibration.decoy_match(outline(corpus, tracks), before)
     return {

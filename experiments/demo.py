@@ -66,7 +66,7 @@ def run(config: ConfigDict, progress: Progress) -> dict[str, Any]:
     asked = _generate(config, workdir, _prompts(config, workdir))
     timed("generate", lambda: generate.run(asked, progress))
     of_queries = _attribute(config, workdir, queries, trained["tracks"])
-    found = timed("attribute", lambda: attribute.run(of_queries, progress)).summary
+    found = timed("attribute", lambda: attribute.run(of_queries, progress))
     scored = {query["id"] for query in found["queries"]}
     rows = timed("evaluate", lambda: evaluate(workdir, [q for q in queries if q in scored]))
     page = timed("report", lambda: report.run(_report(config, workdir), progress))

@@ -18,8 +18,9 @@ from tda_jax.attribution.units import lengths_and_levels
 from tda_jax.errors import InputError
 from tda_jax.examples import Corpus
 
-_FEWEST_REFERENCES = 4
+FEWEST_REFERENCES = 4
 _NORMAL_MAD = 1.4826  # standard deviation / median absolute deviation of a normal distribution
+_BLOCK = 4096  # tracks whose scores for all queries are sorted together
 
 
 _UNKNOWN = (math.nan, math.nan)
@@ -123,8 +124,9 @@ def minus_common(
             )
         return _standardised(scores, reference.astype(np.float64))
     result = np.empty_like(scores)
-    for q in range(len(scores)):
-        result[q] = _standardised(scores[q], np.delete(scores, q, axis=0))
+    for start in range(0, scores.shape[1], _BLOCK):
+        here = slice(start, start + _BLOCK)
+        result[:, here] = _against_others(scores[:, here])
     return result
 
 
@@ -154,12 +156,45 @@ def decoy_match(corpus: Corpus, loss_before: Float[np.ndarray, " n"]) -> dict[st
 
 def _standardised(scores: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """Scores (..., n) against references (references, n)."""
-    enough = (~np.isnan(reference)).sum(axis=0) >= _FEWEST_REFERENCES
+    enough = (~np.isnan(reference)).sum(axis=0) >= FEWEST_REFERENCES
     centre, spread = np.full((2, reference.shape[1]), np.nan)
     centre[enough] = np.nanmedian(reference[:, enough], axis=0)
     spread[enough] = np.nanmedian(np.abs(reference - centre)[:, enough], axis=0)
     spread[spread == 0] = np.nan
     return (scores - centre) / (_NORMAL_MAD * spread)
+
+
+def _against_others(scores: np.ndarray) -> np.ndarray:
+    """Scores (queries, n), each against those of the other queries for that track."""
+    centre = _median_of_others(scores)
+    # Leaving one score out puts the median of the rest in one of three places at most.
+    low, high = np.fmin.reduce(centre), np.fmax.reduce(centre)
+    between = np.fmax.reduce(np.where((low < centre) & (centre < high), centre, np.nan))
+    spread = np.full_like(scores, np.nan)
+    for place in (low, between, high):
+        around = _median_of_others(np.abs(scores - place))
+        spread = np.where(centre == place, around, spread)
+    few = (~np.isnan(scores)).sum(axis=0) <= FEWEST_REFERENCES
+    spread[(spread == 0) | few] = np.nan
+    return (scores - centre) / (_NORMAL_MAD * spread)
+
+
+def _median_of_others(values: np.ndarray) -> np.ndarray:
+    """For each entry of a column, the median of the column's others.
+
+    A column is sorted once for all of its entries: an entry at or below the middle moves the
+    middle of the others one place up. Nan is left out, and stays nan.
+    """
+    order = np.argsort(values, axis=0)  # nan come last
+    rank = np.argsort(order, axis=0)
+    ordered = np.take_along_axis(values, order, axis=0)
+    others = (~np.isnan(values)).sum(axis=0) - 1
+    middle = [np.maximum(i, 0) for i in ((others - 1) // 2, others // 2)]
+    last = len(values) - 1
+    low, high = (
+        np.take_along_axis(ordered, np.minimum(i + (rank <= i), last), axis=0) for i in middle
+    )
+    return np.where(np.isnan(values) | (others < 1), np.nan, (low + high) / 2)
 
 
 def difference(

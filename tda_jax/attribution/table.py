@@ -6,7 +6,7 @@ over the model. Rows are sorted by score, highest first; equal scores by id; tra
 come last.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,8 +66,11 @@ class Table(NamedTuple):
     left_out: tuple[tuple[str, str], ...] = ()
 
 
-def tables(run: Run, corpus: Corpus, settings: Settings) -> dict[str, Table]:
-    """The tables of all queries of a run.
+def tables(run: Run, corpus: Corpus, settings: Settings) -> Iterator[tuple[str, Table]]:
+    """The tables of all queries of a run, one after the other.
+
+    Memory holds one table, and beside it two numbers for each query and track where there are
+    queries enough for `distinct`; the sweeps are then read twice.
 
     Args:
         run: from `by_unlearning.run`.
@@ -75,22 +78,30 @@ def tables(run: Run, corpus: Corpus, settings: Settings) -> dict[str, Table]:
         settings: that it was run with. Another `weighting` needs no other run.
 
     Returns:
-        By query id, in the order of the run; not of queries that were skipped.
+        Pairs of a query's id and its table, in the order of the run; not of queries that were
+        skipped.
 
     Raises:
         InputError: a store is of other tracks, not whole or damaged; an unknown weighting; rows of
-            the corpus cannot be units of one track.
+            the corpus cannot be units of one track. Of the stores themselves, when it comes to
+            them.
     """
-    if not run.sweeps:
-        return {}
-    tracks = tracks_of(corpus)
-    found = {query: _columns(run, query, corpus, tracks, settings) for query in run.sweeps}
-    together = np.stack([one.columns["score"] for one in found.values()])
-    distinct = calibration.minus_common(together)
-    return {
-        query: _sorted(one._replace(columns={**one.columns, "distinct": row}), tracks)
-        for (query, one), row in zip(found.items(), distinct, strict=True)
-    }
+    for query in run.sweeps:
+        _refuse_other(run, query, corpus)
+    return _each(run, corpus, tracks_of(corpus), settings)
+
+
+def _each(
+    run: Run, corpus: Corpus, tracks: Tracks, settings: Settings
+) -> Iterator[tuple[str, Table]]:
+    distinct = np.full((len(run.sweeps), len(tracks.ids)), np.nan)
+    if len(run.sweeps) > calibration.FEWEST_REFERENCES:
+        for row, query in zip(distinct, run.sweeps, strict=True):
+            row[:] = _score(_averaged(run, query, tracks, settings)[1].rise, settings).value
+        distinct = calibration.minus_common(distinct)
+    for query, row in zip(run.sweeps, distinct, strict=True):
+        found = _columns(run, query, corpus, tracks, settings)
+        yield query, _sorted(found._replace(columns={**found.columns, "distinct": row}), tracks)
 
 
 def scores_at_rates(
@@ -122,7 +133,7 @@ def scores_at_rates(
     result = np.empty((len(rates), len(tracks.ids)))
     for i, rate in enumerate(rates):
         rise = rises.averaged(rises.at_rate(terms, rate), tracks).rise
-        result[i] = scores.score(rise.total, settings.weighting, rise.before).value
+        result[i] = _score(rise, settings).value
     return result
 
 
@@ -174,15 +185,27 @@ class _Found(NamedTuple):
     own: int | None
 
 
-def _columns(run: Run, query: str, corpus: Corpus, tracks: Tracks, settings: Settings) -> _Found:
-    _refuse_other(run, query, corpus)
-    own = None if query not in run.own else int(tracks.of_unit[run.own[query]])
+def _averaged(
+    run: Run, query: str, tracks: Tracks, settings: Settings
+) -> tuple[Rise, rises.Averaged]:
+    """The rises of a query, of units and of tracks."""
     with np.errstate(invalid="ignore"):  # what is not finite becomes nan, and is reported
         units = rises.of_query(run, query, settings)
-        found = rises.averaged(units, tracks)
-        rise = found.rise
+        return units, rises.averaged(units, tracks)
+
+
+def _score(rise: Rise, settings: Settings) -> scores.Score:
+    with np.errstate(invalid="ignore"):
+        return scores.score(rise.total, settings.weighting, rise.before)
+
+
+def _columns(run: Run, query: str, corpus: Corpus, tracks: Tracks, settings: Settings) -> _Found:
+    own = None if query not in run.own else int(tracks.of_unit[run.own[query]])
+    units, found = _averaged(run, query, tracks, settings)
+    rise = found.rise
+    score = _score(rise, settings)
+    with np.errstate(invalid="ignore"):
         weights = scores.bin_weights(rise.total, settings.weighting, rise.before)
-        score = scores.score(rise.total, settings.weighting, rise.before)
         columns = {
             "score": score.value,
             "standard_error": score.standard_error,

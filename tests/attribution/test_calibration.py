@@ -3,7 +3,9 @@ import pytest
 import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
+from tda_jax.attribution import calibration
 from tda_jax.attribution.calibration import (
     decoy_match,
     empirical_p_values,
@@ -153,6 +155,25 @@ def test_what_is_common_is_a_plain_median_of_the_other_queries():
     np.testing.assert_allclose(minus_common(scores), expected)
     assert np.isnan(minus_common(scores)[:, 3]).all()
     assert np.isfinite(minus_common(scores)[:, 0]).all()
+
+
+@given(
+    hnp.arrays(
+        np.int8, st.tuples(st.integers(1, 12), st.integers(1, 5)), elements=st.integers(-3, 3)
+    )
+)
+def test_what_is_common_where_scores_are_equal_or_missing(whole):
+    """Few distinct values, so that ties, missing scores and spreads of 0 come up."""
+    scores = np.where(whole == -3, NAN, whole.astype(np.float64))
+    expected = [plain_common(scores[q], np.delete(scores, q, 0)) for q in range(len(scores))]
+    np.testing.assert_allclose(minus_common(scores), expected)
+
+
+def test_what_is_common_does_not_depend_on_blocks(monkeypatch):
+    scores = np.random.default_rng(0).normal(size=(7, 50))
+    whole = minus_common(scores)
+    monkeypatch.setattr(calibration, "_BLOCK", 8)
+    np.testing.assert_array_equal(minus_common(scores), whole)
 
 
 def test_reference_queries_of_their_own():

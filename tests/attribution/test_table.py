@@ -1,5 +1,7 @@
 """Tables against plain loops over the arrays of small stores."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -48,8 +50,8 @@ def exact_arrays(seed):
     return {"loss": loss, "frames": rng.standard_normal((N, FRAMES)).astype(np.float32)}
 
 
-def kept(path, fields, arrays, ids=IDS):
-    made = store.open_store(path, ids, fields, {"of": "a test"}, chunk=4)
+def kept(path, fields, arrays, ids=IDS, chunk=4):
+    made = store.open_store(path, ids, fields, {"of": "a test"}, chunk=chunk)
     for chunk in store.missing(made):
         rows = store.rows(made, chunk)
         here = {field.name: arrays[field.name][rows.start : rows.stop] for field in fields}
@@ -57,9 +59,9 @@ def kept(path, fields, arrays, ids=IDS):
     return made
 
 
-def linear_run(tmp_path, by_query, settings=LINEARISED, rate=RATE, ids=IDS, own=None):
+def linear_run(tmp_path, by_query, settings=LINEARISED, rate=RATE, ids=IDS, own=None, chunk=4):
     fields = passes.linear_fields(settings)
-    sweeps = {q: kept(tmp_path / q, fields, arrays, ids) for q, arrays in by_query.items()}
+    sweeps = {q: kept(tmp_path / q, fields, x, ids, chunk) for q, x in by_query.items()}
     return Run(sweeps, None, dict.fromkeys(by_query, (OWN, rate)), [], {}, own or {})
 
 
@@ -71,7 +73,7 @@ def exact_run(tmp_path, before, by_query):
 
 
 def one_table(run, settings, of=None):
-    (made,) = table.tables(run, corpus() if of is None else of, settings).values()
+    ((_, made),) = table.tables(run, corpus() if of is None else of, settings)
     return made
 
 
@@ -225,7 +227,7 @@ def test_a_track_without_a_loss_in_a_bin_has_no_ratio(tmp_path):
 
 def test_distinct_is_over_the_other_queries(tmp_path):
     queries = {f"q{i}": linear_arrays(i) for i in range(5)}
-    made = table.tables(linear_run(tmp_path / "five", queries), corpus(), LINEARISED)
+    made = dict(table.tables(linear_run(tmp_path / "five", queries), corpus(), LINEARISED))
     scores = {q: by_corpus(t, "score") for q, t in made.items()}
     for query, one in made.items():
         others = np.stack([s for q, s in scores.items() if q != query])
@@ -233,10 +235,29 @@ def test_distinct_is_over_the_other_queries(tmp_path):
         spread = 1.4826 * np.median(np.abs(others - centre), axis=0)
         wanted = (scores[query] - centre) / spread
         np.testing.assert_allclose(by_corpus(one, "distinct"), wanted, rtol=1e-9)
-    few = table.tables(
-        linear_run(tmp_path / "two", dict(list(queries.items())[:2])), corpus(), LINEARISED
-    )
-    assert np.isnan(few["q0"].columns["distinct"]).all()
+    four = linear_run(tmp_path / "four", dict(list(queries.items())[:4]))
+    for _, one in table.tables(four, corpus(), LINEARISED):
+        assert np.isnan(one.columns["distinct"]).all()
+
+
+def test_one_table_at_a_time_is_in_memory(tmp_path):
+    """A query more costs two numbers a track: its score, and what is distinct of it."""
+    n = 2000
+    ids = tuple(f"track {i:05d}" for i in range(n))
+    tracks = examples.corpus_of(ids, np.zeros((n, FRAMES, 2, 1), np.float32))
+
+    def peak(queries):
+        swept = {f"q{i}": linear_arrays(i, n) for i in range(queries)}
+        run = linear_run(tmp_path / str(queries), swept, ids=ids, chunk=n)
+        del swept
+        tracemalloc.start()
+        try:
+            assert sum(1 for _ in table.tables(run, tracks, LINEARISED)) == queries
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert peak(10) - peak(6) < 4 * n * 8 * 2 * 1.5
 
 
 def test_two_blocks_give_no_jackknife(tmp_path):
@@ -284,7 +305,8 @@ def test_what_a_run_does_not_hold_is_refused(tmp_path):
         table.scores_at_rates(exact, corpus(), EXACT, "q", [1.0])
     with pytest.raises(InputError, match="no losses per frame were kept"):
         table.frame_rises(linear, "q")
-    assert table.tables(Run({}, None, {}, [("q", "why")], {}, {}), corpus(), LINEARISED) == {}
+    none = Run({}, None, {}, [("q", "why")], {}, {})
+    assert list(table.tables(none, corpus(), LINEARISED)) == []
 
 
 def test_summary_of_a_query(tmp_path):

@@ -59,7 +59,7 @@ def test_the_default_makes_what_it_needs_and_writes_everything(made):
     workdir, result, stages = made
     summary = json.loads((workdir / "summary.json").read_text())
     assert (summary["tracks"], summary["decoys"]) == (arrays_card.MEMBERS, 8)
-    assert len(summary["queries"]) == len(result.tables) == QUERIES
+    assert len(summary["queries"]) == len(result["queries"]) == QUERIES
     assert summary["skipped_queries"] == []
     assert summary["unscored_tracks"] == 0
     assert summary["settings"]["corpus_size"] == arrays_card.MEMBERS
@@ -147,7 +147,7 @@ def test_the_table_holds_what_the_stores_say(made):
 
 def test_relations_of_the_synthetic_corpus(made):
     workdir, result, _ = made
-    for query in result.summary["queries"]:
+    for query in result["queries"]:
         rows = [r for r in rows_of(workdir / query["folder"]) if r["id"] != query["id"]]
         (own,) = [
             entry
@@ -195,7 +195,7 @@ def test_a_second_run_computes_nothing_again(made):
     for folder, content in tables.items():
         assert (folder / "scores.csv").read_bytes() == content
     again = json.loads((workdir / "summary.json").read_text())
-    assert {**again, "seconds": 0} == {**json.loads(json.dumps(first.summary)), "seconds": 0}
+    assert {**again, "seconds": 0} == {**json.loads(json.dumps(first)), "seconds": 0}
 
 
 def test_another_training_is_refused_where_one_lies(made):
@@ -251,17 +251,17 @@ def test_what_is_not_finite_during_the_run_is_named_and_the_rest_goes_on(made, t
         tmp_path / "out", made[0], corpus, query_ids="", queries=str(queries)
     )
     result = attribute.run(config)
-    assert list(result.tables) == ["fine"]
-    (skipped,) = result.summary["skipped_queries"]
+    assert [query["id"] for query in result["queries"]] == ["fine"]
+    (skipped,) = result["skipped_queries"]
     assert skipped["id"] == "bad"
     assert "is not finite" in skipped["reason"]
-    (query,) = result.summary["queries"]
+    (query,) = result["queries"]
     assert query["self_rank"] is None
     assert query["unscored"] == [
         {"id": "work01-v02", "reason": "loss before unlearning is not finite"}
     ]
-    assert result.summary["unscored_tracks"] == 1
-    left_out = result.summary["fisher"]["left_out"]
+    assert result["unscored_tracks"] == 1
+    left_out = result["fisher"]["left_out"]
     assert left_out == [["work01-v02", d, "non-finite loss or gradient"] for d in range(2)]
     rows = rows_of(tmp_path / "out" / query["folder"])
     assert all(row["score"] for row in rows[:-1])

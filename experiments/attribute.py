@@ -3,13 +3,13 @@
 python -m experiments.attribute --config=configs/arrays.py --config.model=FOLDER
     --config.corpus=FOLDER --config.queries=FOLDER --config.corpus_size=N --config.workdir=DIR
 
-Corpus and queries are folders of arrays (`corpus.arrays`) or datasets (`corpus.dataset`). Several
+Corpus and queries are folders of arrays (`corpus.arrays`) or datasets (`corpus.dataset`). The
+workdir may be in a bucket, and so may datasets (gs://BUCKET/PATH). Several
 processes share the work where each is started with --config.hosts (see the card).
 """
 
 import math
 from collections.abc import Sized
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -19,7 +19,7 @@ from experiments import attribute_outputs as outputs
 from experiments import attribute_plan, cards, synthetic_default
 from experiments.progress import Bars, Clock, Progress
 from experiments.status import Status
-from tda_jax import devices, hosts
+from tda_jax import devices, hosts, places
 from tda_jax.attribution import by_unlearning, sizes
 from tda_jax.attribution.contract import Model
 from tda_jax.attribution.plan import Stage, plan
@@ -29,6 +29,7 @@ from tda_jax.attribution.workdir import job_of
 from tda_jax.baselines.likeness import likeness
 from tda_jax.errors import InputError
 from tda_jax.evaluation.synthetic import query_ids
+from tda_jax.places import Place
 
 
 def run(
@@ -50,7 +51,7 @@ def run(
     """
     config, clock = config.copy_and_resolve_references(), Clock(progress)
     inputs.refuse_card(config)
-    workdir, synthetic = Path(config.workdir), not config.corpus
+    workdir, synthetic = places.place(config.workdir), not config.corpus
     if synthetic:
         model, given = hosts.first_then_all(
             among, "synthetic", lambda: _synthetic(config, clock, among)
@@ -104,7 +105,7 @@ def _sized(
 
 
 def _plan(
-    model: Model, given: inputs.Inputs, stages: dict[str, Stage], workdir: Path, processes: int
+    model: Model, given: inputs.Inputs, stages: dict[str, Stage], workdir: Place, processes: int
 ) -> None:
     """Says what the run would take if so many processes shared it; computes nothing of it."""
     job = job_of(model, given.corpus, given.settings, given.compute, workdir)
@@ -124,11 +125,11 @@ def _synthetic(
     config: ConfigDict, progress: Progress, among: hosts.Hosts
 ) -> tuple[Model, inputs.Inputs]:
     """A corpus and a model that are made as folders, and then read as anybody's are."""
-    folder, settings = Path(config.workdir) / "synthetic", config.synthetic
+    folder, settings = places.place(config.workdir) / "synthetic", config.synthetic
     unet = synthetic_default.unet_config(settings)
     config.corpus = str(synthetic_default.make_corpus(folder, settings))
     if not (config.queries or config.query_ids):
-        made = inputs.read_arrays(Path(config.corpus))
+        made = inputs.read_arrays(places.place(config.corpus))
         config.query_ids = ",".join(query_ids(made, settings.queries, settings.seed))
     given = inputs.read(config, unet, among)
     config.model = str(synthetic_default.make_model(folder, settings, given.corpus, progress))
@@ -136,7 +137,7 @@ def _synthetic(
 
 
 def _write_tables(
-    found: by_unlearning.Run, given: inputs.Inputs, workdir: Path, clock: Clock, synthetic: bool
+    found: by_unlearning.Run, given: inputs.Inputs, workdir: Place, clock: Clock, synthetic: bool
 ) -> outputs.Written:
     """Writes the tables and figures of each query, one query after the other."""
     alike = likeness(given.queries, given.corpus, given.tracks, given.heard)
@@ -160,7 +161,7 @@ def _relate(query: str, table: Table, given: inputs.Inputs) -> dict[str, float |
     return {name: x if math.isfinite(x) else None for name, x in found.items()}
 
 
-def _say(content: dict[str, Any], lines: list[str], path: Path) -> None:
+def _say(content: dict[str, Any], lines: list[str], path: Place) -> None:
     for query, line in zip(content["queries"], lines, strict=True):
         print(line)
         if "auc" in query:
@@ -176,7 +177,7 @@ def _say(content: dict[str, Any], lines: list[str], path: Path) -> None:
     )
 
 
-def _refuse_nothing(found: Sized, path: Path) -> None:
+def _refuse_nothing(found: Sized, path: Place) -> None:
     if not found:
         raise InputError(f"no query could be unlearned; {path} says why")
 
@@ -184,14 +185,16 @@ def _refuse_nothing(found: Sized, path: Path) -> None:
 def main(config: ConfigDict) -> None:
     """Runs the card with bars of progress and compiled programs that are kept."""
     among = hosts.ALONE if config.plan else cards.hosts_of(config)  # one process plans for all
-    cards.keep_compiled(Path(config.cache or Path(config.workdir) / "cache"))
+    workdir = places.place(config.workdir)
+    cards.keep_compiled(places.place(config.cache) if config.cache else workdir / "cache")
     with Bars() as bars:
         if config.plan:
             run(config, bars, among)
             return
-        with Status(bars, Path(config.workdir) / "status", among) as kept:
+        with Status(bars, workdir / "status", among) as kept:
             run(config, kept, among)
 
 
 if __name__ == "__main__":
-    cards.start(main, "configs/arrays.py", {"plan": "config.plan"})
+    buckets = ("workdir", "corpus", "queries")
+    cards.start(main, "configs/arrays.py", {"plan": "config.plan"}, buckets)

@@ -11,7 +11,7 @@ import numpy as np
 
 from configs.arrays import get_config
 from experiments import cards
-from tda_jax import devices, examples
+from tda_jax import devices, examples, places
 from tda_jax.attribution import by_unlearning
 from tda_jax.attribution import settings as known
 from tda_jax.attribution.contract import Model
@@ -31,6 +31,7 @@ from tda_jax.models.folders import SCHEDULER, choose_weights, class_name, read_j
 from tda_jax.models.groups import group_pattern
 from tda_jax.models.pretrained import load_pipeline
 from tda_jax.models.unet_config import UNetConfig
+from tda_jax.places import Place
 
 _UNET = "UNet2DConditionModel"
 _ENCODERS = ("vae", "text_encoder")
@@ -87,6 +88,13 @@ def refuse_card(config: Any) -> None:
     refuse_layout(config.layout)
     known.refuse_values(settings_of(config, 1))
     known.refuse_compute(compute_of(config), unset=True)
+    workdir = places.place(config.workdir)
+    if places.is_url(workdir) and not own:
+        raise InputError(
+            f"workdir = {config.workdir!r} is in a bucket, and what is made without --config.model "
+            "and --config.corpus needs a folder; give both, or another workdir"
+        )
+    places.exists(workdir / "summary.json")  # what is wrong with a bucket is told now
 
 
 def read(config: Any, unet: UNetConfig, among: Hosts = ALONE) -> Inputs:
@@ -117,7 +125,7 @@ def read(config: Any, unet: UNetConfig, among: Hosts = ALONE) -> Inputs:
 
 def read_corpus(config: Any, unet: UNetConfig) -> Corpus:
     """Reads the corpus of a card, and refuses one that does not fit the UNet."""
-    return _read(Path(config.corpus), config.layout, unet, "tracks", read_arrays)
+    return _read(places.place(config.corpus), config.layout, unet, "tracks", read_arrays)
 
 
 def unet_config(config: Any) -> UNetConfig:
@@ -166,10 +174,10 @@ def _made_of(config: Any) -> dict[str, Mapping[str, Any]]:
     """What corpus and queries say that they were made with, by folder; arrays may say nothing."""
     found = {}
     for name in ("corpus", "queries"):
-        folder = Path(config.get(name) or "")
+        folder = places.place(config.get(name) or "")
         if config.get(name) and dataset.is_own(folder):
             found[str(folder)] = dataset.made_of(folder)
-        elif config.get(name) and (folder / _MADE_OF).exists():
+        elif config.get(name) and not places.is_url(folder) and (folder / _MADE_OF).exists():
             found[str(folder)] = read_json(folder / _MADE_OF)
     return found
 
@@ -211,7 +219,7 @@ def listed(ids: Any) -> list[str]:
 
 
 def _read(
-    folder: Path,
+    folder: Place,
     layout: str,
     unet: UNetConfig,
     what: str,
@@ -223,6 +231,11 @@ def _read(
     elif stored.is_dataset(folder):
         fitting.refuse_latents(tensors.latent_shape(folder, layout), unet, what, layout)
         found = tensors.read_tensors(folder, layout)
+    elif places.is_url(folder):
+        raise InputError(
+            f"{folder}: no dataset there, as dataset_info.json is missing; arrays of a bucket must "
+            "be copied, or given by the folder that it is mounted at"
+        )
     else:
         fitting.refuse_stored(folder, unet, what, layout)
         found = read_folder(folder, layout)
@@ -232,13 +245,13 @@ def _read(
 
 def _heard(config: Any, corpus: Corpus, queries: Corpus) -> tuple[Pooled, Pooled]:
     """The pooled log-mels of queries and corpus; queries that are tracks have their tracks'."""
-    tracks = log_mels(Path(config.corpus))
+    tracks = log_mels(places.place(config.corpus))
     own = by_unlearning.own_rows(corpus, queries).keys() & tracks.keys()
-    asked = dict(log_mels(Path(config.queries))) if config.queries else {}
+    asked = dict(log_mels(places.place(config.queries))) if config.queries else {}
     return asked | {name: tracks[name] for name in own}, tracks
 
 
-def log_mels(folder: Path) -> Pooled:
+def log_mels(folder: Place) -> Pooled:
     """The pooled log-mels of a dataset or a folder of arrays, by id."""
     if dataset.is_own(folder):
         return dataset.read_log_mels(folder)
@@ -249,7 +262,7 @@ def _queries(config: Any, corpus: Corpus, tracks: Tracks, unet: UNetConfig) -> C
     """The queries: those of a folder, and rows of the corpus by their ids or their track's."""
     found = []
     if config.queries:
-        folder = Path(config.queries)
+        folder = places.place(config.queries)
         found.append(_read(folder, config.layout, unet, "queries", read_queries))
         if stored.is_dataset(folder):
             _refuse_parts(folder, found[0])
@@ -298,7 +311,7 @@ def _rows_named(wanted: list[str], corpus: Corpus, tracks: Tracks) -> list[int]:
     return [units[name][0] for name in wanted]
 
 
-def _refuse_parts(folder: Path, queries: Corpus) -> None:
+def _refuse_parts(folder: Place, queries: Corpus) -> None:
     """A dataset's masks are not cut, so a part of its rows cannot be asked about."""
     for name, metadata in zip(queries.ids, queries.metadata, strict=True):
         if metadata.get(QUERY_FRAMES) is not None:

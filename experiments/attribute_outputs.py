@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ from tda_jax.attribution.units import Tracks, counts, outline, rows_of
 from tda_jax.attribution.workdir import query_folder
 from tda_jax.examples import Corpus
 from tda_jax.export import Columns, with_metadata, write_csv, write_parquet
+from tda_jax.places import Place
 from tda_jax.report import figures
 
 _MIB, _GIB = 2**20, 2**30
@@ -48,14 +49,14 @@ def describe(inputs: Inputs, stages: Mapping[str, Stage]) -> str:
 
 
 def write_query(
-    workdir: Path,
+    workdir: Place,
     query: str,
     table: Table,
     beside: Columns,
     corpus: Corpus,
     tracks: Tracks,
     run: Run,
-) -> Path:
+) -> Place:
     """Writes the table, the figures and, where there are any, the frame maps of a query.
 
     The rows of `frame_rise.npy` follow `scores.csv`: one for each track, or, where tracks have
@@ -109,7 +110,7 @@ def of_query(query: str, table: Table, inputs: Inputs, run: Run) -> dict[str, An
     """What `summary.json` holds of a query."""
     return {
         **summary.of_query(query, table, *run.directions[query], inputs.settings.steps),
-        "folder": str(query_folder(Path(), query)),
+        "folder": str(query_folder(PurePath(), query)),
         **_about(inputs.queries, query),
     }
 
@@ -165,7 +166,7 @@ def _about(queries: Corpus, name: str) -> dict[str, Any]:
     return {"metadata": metadata, "latent": fingerprint.of_array(latent)}
 
 
-def write_summary(workdir: Path, content: Mapping[str, Any], name: str = "summary.json") -> Path:
+def write_summary(workdir: Place, content: Mapping[str, Any], name: str = "summary.json") -> Place:
     """Writes a JSON file of results, in place of what was there."""
     path = workdir / name
     with whole_file(path) as part:
@@ -190,7 +191,7 @@ def line(query: Mapping[str, Any], table: Table) -> str:
 
 
 def _write_frames(
-    folder: Path, frames: np.ndarray, rows: np.ndarray, corpus: Corpus, tracks: Tracks
+    folder: Place, frames: np.ndarray, rows: np.ndarray, corpus: Corpus, tracks: Tracks
 ) -> None:
     with whole_file(folder / "frame_rise.npy") as part, part.open("wb") as file:
         np.save(file, frames[rows])

@@ -2,9 +2,8 @@
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -12,14 +11,18 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from tda_jax import heap, hosts
+from tda_jax import heap, hosts, places
 from tda_jax.errors import InputError
+from tda_jax.places import Place
 
 _COMPILED_AFTER = 0.2  # seconds of compiling from which a program is kept
 
 
 def start(
-    main: Callable[[Any], Any], card: str, short: Mapping[str, str] = MappingProxyType({})
+    main: Callable[[Any], Any],
+    card: str,
+    short: Mapping[str, str] = MappingProxyType({}),
+    buckets: Collection[str] = (),
 ) -> None:
     """Runs an entry point on a card; an error is one line and status 1.
 
@@ -28,6 +31,7 @@ def start(
         card: the card's file where the flag `--config` names no other.
         short: flags that stand for settings: {"workdir": "config.workdir"} reads `--workdir=DIR`
             and `--workdir DIR` as `--config.workdir`.
+        buckets: settings that may be a URL; it is refused for others.
     """
     heap.few_arenas()
     sys.argv = [sys.argv[0], *(_spelled_out(arg, short) for arg in sys.argv[1:])]
@@ -46,7 +50,7 @@ def start(
                 f"error: unknown arguments {argv[1:]}; settings are given as --config.name=value"
             )
         try:
-            _refuse_urls(config.value)
+            _refuse_urls(config.value, buckets)
             main(config.value)
         except InputError as error:
             print(f"error: {error}", file=sys.stderr)
@@ -82,15 +86,17 @@ def refuse_keys(config: ConfigDict, wanted: ConfigDict, card: str) -> None:
         raise InputError(f"the card has a setting {unknown[0]!r} that nothing reads; {where}")
 
 
-def _refuse_urls(config: ConfigDict, path: str = "") -> None:
+def _refuse_urls(config: ConfigDict, buckets: Collection[str] = (), path: str = "") -> None:
     """A URL that is taken for a folder would make one of that name, here."""
     for name, value in config.items():
         if isinstance(value, ConfigDict):
-            _refuse_urls(value, f"{path}{name}.")
+            _refuse_urls(value, buckets, f"{path}{name}.")
+        if f"{path}{name}" in buckets:
+            continue
         for text in value if isinstance(value, list | tuple) else (value,):
-            if isinstance(text, str) and re.match(r"[a-z][a-z0-9+.-]*://", text, re.IGNORECASE):
+            if isinstance(text, str) and places.is_url(text):
                 raise InputError(
-                    f"{path}{name} = {text!r} is a URL, and a run takes folders; copy a bucket, "
+                    f"{path}{name} = {text!r} is a URL, and is to be a folder; copy the bucket, "
                     "or, for what is only read, give the folder that it is mounted at"
                 )
 
@@ -108,8 +114,13 @@ def _names(config: ConfigDict, wanted: ConfigDict, path: str = "") -> set[str]:
     return found
 
 
-def keep_compiled(folder: Path) -> None:
-    """Keeps compiled programs in a folder, so that a second run has not to compile them."""
+def keep_compiled(folder: Place) -> None:
+    """Keeps compiled programs in a folder, so that a second run has not to compile them.
+
+    Of a bucket nothing is kept: JAX would need another library to reach it.
+    """
+    if places.is_url(folder):
+        return
     jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", _COMPILED_AFTER)
 

@@ -3,10 +3,12 @@
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
 
 from tqdm import tqdm
+
+from tda_jax import places
+from tda_jax.places import Place
 
 Progress = Callable[[str, int, int], None]
 """progress(stage, done, total), called as work goes on."""
@@ -89,7 +91,7 @@ class Clock:
         self._stage, self._since = stage, now
         self._progress(stage, done, total)
 
-    def seconds(self, summary: Path | None = None) -> dict[str, float]:
+    def seconds(self, summary: Place | None = None) -> dict[str, float]:
         """The seconds of each stage so far.
 
         Args:
@@ -100,10 +102,10 @@ class Clock:
         return added({**self._seconds, self._stage: running}, summary)
 
 
-def added(seconds: dict[str, float], summary: Path | None) -> dict[str, float]:
+def added(seconds: dict[str, float], summary: Place | None) -> dict[str, float]:
     """Seconds by stage, with those that a summary of earlier runs holds."""
-    if summary is None or not summary.exists():
+    if summary is None or not places.exists(summary):
         return seconds
-    before = json.loads(summary.read_text(encoding="utf-8")).get("seconds", {})
+    before = json.loads(places.read(summary)).get("seconds", {})
     names = dict.fromkeys((*before, *seconds))
     return {name: before.get(name, 0.0) + seconds.get(name, 0.0) for name in names}

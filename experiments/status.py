@@ -3,8 +3,10 @@
 import json
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Self
 
 from tensorboardX.event_file_writer import EventsWriter
@@ -13,11 +15,14 @@ from tensorboardX.summary import scalar
 
 from experiments.cards import warn
 from experiments.progress import Progress
+from tda_jax import places
 from tda_jax.artifact import whole_file
 from tda_jax.errors import InputError
 from tda_jax.hosts import Hosts
+from tda_jax.places import Place
 
-_OFTEN = 5.0  # seconds between two writings within a stage
+_OFTEN, _TO_A_BUCKET = 5.0, 30.0  # seconds between two writings within a stage
+_AT_ONCE = 16  # files that are read together
 
 
 class Status:
@@ -36,14 +41,17 @@ class Status:
         InputError: the folder is not one that this process may write to.
     """
 
-    def __init__(self, progress: Progress, folder: Path, among: Hosts) -> None:
+    def __init__(self, progress: Progress, folder: Place, among: Hosts) -> None:
         self._progress, self._folder, self._among = progress, folder, among
         self._stage, self._began, self._written, self._at_first = "", 0.0, 0.0, 0
         self._events: EventsWriter | None = None
         self._watched, self._told = True, {}
+        self._remote = places.is_url(folder)
+        self._often = _TO_A_BUCKET if self._remote else _OFTEN
+        self._ours = ExitStack()  # the folder of events that are copied to a bucket
         try:
             for path in self._left_over():
-                path.unlink(missing_ok=True)
+                places.delete(path)
         except OSError as error:
             raise InputError(f"{folder}: cannot be written ({error}); mend it") from error
 
@@ -54,20 +62,21 @@ class Status:
         self, kind: type[BaseException] | None, error: BaseException | None, _: object
     ) -> None:
         """Writes how the run ended, if it had begun."""
-        if not self._told:
-            return
-        if error is None:
-            self._keep({"state": "finished"})
-            return
-        with suppress(InputError):  # the error itself is what must be seen
-            self._keep({"state": "failed", "reason": str(error) or type(error).__name__})
+        with self._ours:
+            if not self._told:
+                return
+            if error is None:
+                self._keep({"state": "finished"})
+                return
+            with suppress(InputError):  # the error itself is what must be seen
+                self._keep({"state": "failed", "reason": str(error) or type(error).__name__})
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Writes the file where a stage begins or ends, and now and then between."""
         now = time.monotonic()
         if stage != self._stage:
             self._stage, self._began, self._at_first = stage, now, done
-        elif now - self._written < _OFTEN and done < total:
+        elif now - self._written < self._often and done < total:
             return
         self._written = now
         self._write(stage, done, total, now - self._began)
@@ -83,7 +92,7 @@ class Status:
         if self._watched:
             try:
                 self._add_events(stage.replace(" ", "_"), known, done)
-            except OSError as error:  # a picture of the work is no reason to end it
+            except (OSError, InputError) as error:  # a picture of the work is no reason to end it
                 self._watched = False
                 warn(f"no more events for TensorBoard in {self._folder} ({error})")
 
@@ -93,31 +102,40 @@ class Status:
         with whole_file(self._path(self._among.index)) as part:
             part.write_text(json.dumps(content) + "\n", encoding="utf-8")
 
-    def _left_over(self) -> list[Path]:
+    def _left_over(self) -> list[Place]:
         """Files of an earlier run: this process's own, and of processes that are none any more."""
         own = [self._path(self._among.index)]
         if not self._among.first:
             return own
-        others = self._folder.glob("[0-9]*.json")
+        others = places.listed(self._folder, ".json")
         return own + [p for p in others if p.stem.isdigit() and int(p.stem) >= self._among.count]
 
     def _add_events(self, stage: str, known: Mapping[str, float], step: int) -> None:
+        own = self._folder / f"{self._among.index:05d}"
         if self._events is None:
-            place = self._folder / f"{self._among.index:05d}"
-            place.mkdir(parents=True, exist_ok=True)
-            self._events = EventsWriter(str(place / "events"))
+            self._here = self._ours.enter_context(TemporaryDirectory()) if self._remote else own
+            Path(self._here).mkdir(parents=True, exist_ok=True)
+            self._events = EventsWriter(str(Path(self._here) / "events"))
         for name, value in known.items():
             summary = scalar(f"{stage}/{name}", value)
             self._events.write_event(Event(wall_time=time.time(), step=step, summary=summary))
         self._events.flush()
+        if self._remote:
+            for file in Path(self._here).iterdir():  # the one that was just written to
+                places.write(own / file.name, file.read_bytes())
 
     def _sums(self, stage: str, done: int, total: int) -> tuple[int, int]:
-        for index in range(1, self._among.count):
+        def of(index: int) -> tuple[int, int]:
             with suppress(OSError, ValueError):  # it is not there yet, or being replaced
-                other = json.loads(self._path(index).read_text(encoding="utf-8"))
+                other = json.loads(places.read(self._path(index)))
                 if other["stage"] == stage:
-                    done, total = done + other["done"], total + other["total"]
-        return done, total
+                    return other["done"], other["total"]
+            return 0, 0
 
-    def _path(self, index: int) -> Path:
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            others = pool.map(of, range(1, self._among.count))
+            known = [(done, total), *others]
+        return sum(done for done, _ in known), sum(total for _, total in known)
+
+    def _path(self, index: int) -> Place:
         return self._folder / f"{index:05d}.json"

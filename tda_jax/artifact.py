@@ -1,10 +1,14 @@
-"""One tree of arrays in one safetensors file, with what it was made from; whole or not there."""
+"""One tree of arrays in one safetensors file, with what it was made from; whole or not there.
+
+A path is a folder's or a bucket's, see `places`.
+"""
 
 import json
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +17,22 @@ from jaxtyping import Array, Shaped
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
-from tda_jax import fingerprint
+from tda_jax import fingerprint, places
 from tda_jax.errors import InputError
+from tda_jax.places import Place
 
 _FORMAT = "tda_jax.artifact 1"
 _DTYPES = {"bool", "float16", "bfloat16", "float32", "float64", "complex64"}
 _DTYPES |= {f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
 _PART = ".part"  # the ending of a file that is being written
 _AGAIN = "Delete it and make it again"
+_ABSENT = "{}: no such file; make the artifact first, or mend the path"
 
 Values = Shaped[np.ndarray, "..."] | Shaped[Array, "..."]
 
 
 def save(
-    path: Path, arrays: Mapping[str, Values], made_of: Mapping[str, Any], notes: Mapping[str, Any]
+    path: Place, arrays: Mapping[str, Values], made_of: Mapping[str, Any], notes: Mapping[str, Any]
 ) -> None:
     """Writes arrays under their names, in place of what was there.
 
@@ -56,51 +62,47 @@ def save(
             raise OSError(str(error)) from error
 
 
-def load(path: Path, made_of: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def load(path: Place, made_of: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Reads the arrays and notes of an artifact, if it was made from what is named.
 
     Raises:
         InputError: there is no such file; it was made from something else (the message says which
             entries differ, and shows both); it is damaged, cut off or no artifact.
     """
-    head = refuse_other(path, made_of)
-    try:
-        arrays = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: cannot be read ({error}). {_AGAIN}") from error
+    with _opened(path) as (file, head):
+        _refuse_other(path, head, made_of)
+        try:
+            arrays = load_file(file)
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{path}: cannot be read ({error}). {_AGAIN}") from error
     if _sum(head, arrays) != head["sha256"]:
         raise InputError(f"{path}: damaged, it does not hold what was written. {_AGAIN}")
     return arrays, json.loads(head["notes"])
 
 
-def refuse_other(path: Path, made_of: Mapping[str, Any]) -> dict[str, str]:
-    """Refuses an artifact that was not made from what is named; no array is read.
-
-    Returns:
-        Its header.
+def notes_of(path: Place, made_of: Mapping[str, Any]) -> dict[str, Any]:
+    """The notes of an artifact, if it was made from what is named; no array is read.
 
     Raises:
         InputError: there is no such file; it was made from something else (the message says which
             entries differ, and shows both); it is cut off or no artifact.
     """
-    head = _head(path)
-    there = json.loads(head["made_of"])
-    remedy = "Give another path, or delete the file to make it again"
-    fingerprint.refuse_other(str(path), there, fingerprint.plain(made_of, "made_of"), remedy)
-    return head
+    with _opened(path) as (_, head):
+        _refuse_other(path, head, made_of)
+        return json.loads(head["notes"])
 
 
-def describe(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def describe(path: Place) -> tuple[dict[str, Any], dict[str, Any]]:
     """What an artifact says it was made from, and its notes; no array is read.
 
     Raises:
         InputError: there is no such file; it is cut off or no artifact.
     """
-    head = _head(path)
-    return json.loads(head["made_of"]), json.loads(head["notes"])
+    with _opened(path) as (_, head):
+        return json.loads(head["made_of"]), json.loads(head["notes"])
 
 
-def claim(path: Path, made_of: Mapping[str, Any], remedy: str) -> None:
+def claim(path: Place, made_of: Mapping[str, Any], remedy: str) -> None:
     """Says in a folder what is made there, before the work; refuses a folder of something else.
 
     Args:
@@ -114,8 +116,8 @@ def claim(path: Path, made_of: Mapping[str, Any], remedy: str) -> None:
             holds other JSON files and no such one; the file is damaged; the disk refuses.
     """
     here = fingerprint.plain(made_of, "made_of")
-    if not path.exists():
-        if others := sorted(p.name for p in path.parent.glob("*.json")):
+    if not places.exists(path):
+        if others := [p.name for p in places.listed(path.parent, ".json")]:
             raise InputError(
                 f"{path.parent}: holds results of something else already, such as {others[0]}. "
                 f"{remedy}"
@@ -124,19 +126,38 @@ def claim(path: Path, made_of: Mapping[str, Any], remedy: str) -> None:
             part.write_text(json.dumps(here, indent=2) + "\n", encoding="utf-8")
         return
     try:
-        there = json.loads(path.read_text(encoding="utf-8"))
+        there = json.loads(places.read(path))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: damaged ({error}); delete {path.parent}") from error
     fingerprint.refuse_other(str(path.parent), there, here, remedy)
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Place) -> Iterator[Path]:
     """Gives a path to write to; only a whole file gets its name, in place of what was there.
 
     Raises:
-        InputError: the disk refuses.
+        InputError: the disk, or the bucket, refuses.
     """
+    try:
+        with _whole_object(path) if places.is_url(path) else _renamed(path) as part:
+            yield part
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error}); free space, or mend its permissions"
+        ) from error
+
+
+@contextmanager
+def _whole_object(path: Place) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        part = Path(folder) / path.name
+        yield part
+        places.write(path, part.read_bytes())
+
+
+@contextmanager
+def _renamed(path: Path) -> Iterator[Path]:
     part = path.with_name(f"{path.name}.{uuid.uuid4().hex}{_PART}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -144,22 +165,22 @@ def whole_file(path: Path) -> Iterator[Path]:
         _to_disk(part)
         part.replace(path)
         _to_disk(path.parent)
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written ({error}); free space, or mend its permissions"
-        ) from error
     finally:
         with suppress(OSError):  # it is gone, or was never there
             part.unlink()
 
 
-def sweep(folder: Path, pattern: str = "*") -> None:
+def sweep(folder: Place, pattern: str = "*") -> None:
     """Deletes what a kill left of files that were being written; only while nobody writes there.
+
+    In a bucket it leaves nothing.
 
     Args:
         folder: where `whole_file` wrote, or above.
         pattern: of the files' paths below it, without their endings.
     """
+    if places.is_url(folder):
+        return
     for part in folder.glob(f"{pattern}{_PART}"):
         with suppress(OSError):  # then it stays, and harms nothing
             part.unlink()
@@ -173,12 +194,31 @@ def _to_disk(path: Path) -> None:
         os.close(handle)
 
 
-def _head(path: Path) -> dict[str, str]:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; make the artifact first, or mend the path")
+@contextmanager
+def _opened(path: Place) -> Iterator[tuple[Path, dict[str, str]]]:
+    """The file of an artifact, or a copy of it, and its header."""
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(places.local(path))
+        except FileNotFoundError as error:
+            raise InputError(_ABSENT.format(path)) from error
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error})") from error
+        yield file, _head(file, path)
+
+
+def _refuse_other(path: Place, head: Mapping[str, str], made_of: Mapping[str, Any]) -> None:
+    there = json.loads(head["made_of"])
+    remedy = "Give another path, or delete the file to make it again"
+    fingerprint.refuse_other(str(path), there, fingerprint.plain(made_of, "made_of"), remedy)
+
+
+def _head(file: Path, path: Place) -> dict[str, str]:
+    if not file.is_file():
+        raise InputError(_ABSENT.format(path))
     try:
-        with safe_open(path, framework="numpy") as file:
-            head = file.metadata() or {}
+        with safe_open(file, framework="numpy") as opened:
+            head = opened.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: damaged or no artifact ({error}). {_AGAIN}") from error
     if head.get("format") != _FORMAT:

@@ -10,13 +10,14 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple, NoReturn, TypeVar
 
 import jax
 from orbax.checkpoint import multihost
 
+from tda_jax import artifact, places
 from tda_jax.errors import InputError
+from tda_jax.places import Place
 
 _HEARTBEAT = 60  # seconds without a sign of life, after which the others of a process end
 _SEEN_WITHIN = 60.0  # seconds, as network file systems remember for some that a file was not there
@@ -118,7 +119,7 @@ def meet(hosts: Hosts, name: str, patience: float = _PATIENCE) -> None:
         ) from error
 
 
-def meet_in(hosts: Hosts, folder: Path, name: str, patience: float = _PATIENCE) -> None:
+def meet_in(hosts: Hosts, folder: Place, name: str, patience: float = _PATIENCE) -> None:
     """Waits as `meet` does, and sees that the folder is one and the same for all.
 
     Args:
@@ -134,14 +135,11 @@ def meet_in(hosts: Hosts, folder: Path, name: str, patience: float = _PATIENCE) 
         return
     mark = folder / "seen_by_all.part"
     if hosts.first:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            mark.touch()
-        except OSError as error:
-            raise InputError(f"{folder}: cannot be written ({error}); mend it") from error
+        with artifact.whole_file(mark) as part:
+            part.touch()
     meet(hosts, name, patience)
     until = time.monotonic() + _SEEN_WITHIN
-    while not mark.exists():
+    while not places.exists(mark):
         if time.monotonic() > until:
             raise InputError(
                 f"{folder}: process {hosts.index} of {hosts.count} does not see there what process "
@@ -151,7 +149,7 @@ def meet_in(hosts: Hosts, folder: Path, name: str, patience: float = _PATIENCE) 
         time.sleep(0.5)
     meet(hosts, f"{name} seen")
     if hosts.first:
-        mark.unlink(missing_ok=True)
+        places.delete(mark)
 
 
 def leave(status: int) -> NoReturn:

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 import tensorstore as ts
 
-from tda_jax import fingerprint
+from tda_jax import fingerprint, places
 from tda_jax.errors import InputError
+from tda_jax.places import Place
 
 FORMAT = "tda_jax.store 1"
 MANIFEST, IDS, DONE = "manifest.json", "ids.json", "done/"
@@ -129,16 +130,14 @@ def refuse_orphans(path: str, files: ts.KvStore) -> None:
     )
 
 
-def absolute(path: str | Path) -> str:
+def absolute(path: str | Place) -> str:
     """A folder's absolute path, or a URL as it is, without a slash at its end."""
-    if isinstance(path, str) and "://" in path:
-        return path.rstrip("/")
-    return str(Path(path).absolute())
+    return str(path).rstrip("/") if places.is_url(path) else str(Path(path).absolute())
 
 
 def place(path: str, below: str = "") -> dict[str, Any]:
     """The TensorStore spec of a folder below the store's own."""
-    if "://" in path:
+    if places.is_url(path):
         spec = ts.KvStore.Spec(f"{path}/").to_json()
         return {**spec, "path": spec["path"] + below}
     return {"driver": "file", "path": f"{path}/{below}"}

@@ -14,7 +14,6 @@ may open one store at once and write it, each its own chunks.
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +24,7 @@ from tda_jax import fingerprint
 from tda_jax import manifest as layout
 from tda_jax.errors import InputError
 from tda_jax.manifest import DONE, FORMAT, IDS, MANIFEST, Field
+from tda_jax.places import Place
 
 _SHOWN = 5  # chunks that a message names; the rest are counted
 _NO_LOSS = "Delete that file and run again what makes the store; no result is lost"
@@ -52,7 +52,7 @@ class Store(NamedTuple):
 
 
 def open_store(
-    path: str | Path,
+    path: str | Place,
     ids: Sequence[str],
     fields: Sequence[Field],
     made_of: Mapping[str, Any],
@@ -90,7 +90,7 @@ def open_store(
     return Store(path, here, tuple(ids), arrays, files)
 
 
-def load_store(path: str | Path) -> Store:
+def load_store(path: str | Place) -> Store:
     """Opens a store to read it; whatever it was made from is in its manifest.
 
     Raises:

@@ -13,6 +13,8 @@ import hypothesis
 import jax
 import pytest
 
+from tests import gcs
+
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
@@ -21,6 +23,24 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 hypothesis.settings.register_profile("untimed", deadline=None)  # the machine may be busy
 hypothesis.settings.load_profile("untimed")
+
+
+@pytest.fixture(scope="session")
+def _served():
+    """A server of buckets for TensorStore, array_record and gcsfs, here and in other processes."""
+    with gcs.serving() as (held, address), pytest.MonkeyPatch.context() as patch:
+        names = ("TENSORSTORE_GCS_HTTP_URL", "STORAGE_EMULATOR_HOST")
+        for name in (*names, "CLOUD_STORAGE_EMULATOR_ENDPOINT"):
+            patch.setenv(name, address)
+        patch.setenv("GOOGLE_AUTH_TOKEN_FOR_TESTING", "none")
+        yield held
+
+
+@pytest.fixture
+def bucket(_served):
+    """An empty bucket: what `gs://bucket/...` holds, by the objects' names."""
+    _served.empty()
+    return _served
 
 
 @pytest.fixture(autouse=True, scope="module")

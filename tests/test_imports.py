@@ -15,6 +15,8 @@ ROOMS = [
     "strict_json",
     "precision",
     "fingerprint",
+    "places",
+    "artifact",
     "named_draws",
     "params",
     "heap",
@@ -23,7 +25,7 @@ ROOMS = [
     "compressed",
     "examples",
 ]
-ROOMS += ["keys", "devices", "hosts", "manifest", "store", "artifact", "audio", "diffusion"]
+ROOMS += ["keys", "devices", "hosts", "manifest", "store", "audio", "diffusion"]
 ROOMS += ["models", "training", "attribution", "corpus", "demo", "baselines", "evaluation"]
 ROOMS += ["export", "report"]
 FLOORS = {
@@ -198,7 +200,7 @@ FLOORS = {
 
 # What the compute core may import: it runs on accelerator images without audio and data packages.
 CORE_PACKAGES = {"jax", "flax", "optax", "orbax", "tensorstore", "safetensors", "numpy"}
-CORE_PACKAGES |= {"ml_dtypes", "jaxtyping", "absl", "tda_jax"}
+CORE_PACKAGES |= {"ml_dtypes", "jaxtyping", "absl", "etils", "tda_jax"}
 CORE_ROOMS = set(ROOMS) - {"audio", "corpus", "demo", "evaluation", "export", "report"}
 # Imported where it is used, and not with the module: captions are encoded before the core runs.
 LAZY = {"models/tokenizer_backends.py": {"tokenizers"}}

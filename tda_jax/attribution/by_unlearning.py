@@ -10,7 +10,6 @@ the queries' blocks and of the stores' chunks. They meet between these, and in n
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,6 +44,7 @@ from tda_jax.attribution.workdir import (
     step_source,
     sweep_parts,
 )
+from tda_jax.places import Place
 
 _PATIENCE = 1800.0  # seconds within which all processes have read what they are given
 
@@ -86,7 +86,7 @@ def run(
     queries: examples.Corpus,
     settings: Settings,
     compute: Compute,
-    workdir: Path,
+    workdir: Place,
     progress: Progress = silent,
 ) -> Run:
     """Attributes queries to the tracks of a corpus.

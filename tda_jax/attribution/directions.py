@@ -4,15 +4,15 @@ The query's loss and its derivatives are taken on draws of their own, neither th
 nor those of the sweep, so that it never meets its own noise.
 """
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tda_jax import artifact, examples, keys
+from tda_jax import artifact, examples, keys, places
 from tda_jax import params as tree
 from tda_jax.attribution import linearised, prepare, unlearn
 from tda_jax.attribution.settings import Settings
+from tda_jax.places import Place
 
 
 class Calibration(NamedTuple):
@@ -51,7 +51,7 @@ def calibrate(
     blocks: tree.Flat,
     query: examples.Corpus,
     settings: Settings,
-    path: Path,
+    path: Place,
     source: dict[str, Any],
 ) -> Calibration:
     """The response of one query, from its artifact or computed now.
@@ -68,7 +68,7 @@ def calibrate(
     Raises:
         UnusableQuery: a term is not finite.
     """
-    if not path.exists():
+    if not places.exists(path):
         along = linearised.place_directions(linear, [blocks])
         seen = prepare.unlearning_examples(query, settings)
         got = linearised.expand(linear, placed, along, seen, query.ids)

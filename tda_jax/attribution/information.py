@@ -10,22 +10,21 @@ parameters in float64 it may change the last one.)
 """
 
 import math
-import shutil
 import time
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int
 
-from tda_jax import artifact, columns, devices, examples, fingerprint, hosts, keys
+from tda_jax import artifact, columns, devices, examples, fingerprint, hosts, keys, places
 from tda_jax import params as tree
 from tda_jax.attribution import fisher, units
 from tda_jax.attribution.contract import Model, split_group
 from tda_jax.attribution.prepare import Progress, silent
 from tda_jax.attribution.settings import Compute, Settings
 from tda_jax.errors import InputError
+from tda_jax.places import Place
 
 STAGE = "Fisher information"
 _BLOCKS, _LEAST = 256, 16  # blocks at most; rows in one at least
@@ -110,7 +109,7 @@ def fisher_information(
     corpus: examples.Corpus,
     settings: Settings,
     compute: Compute,
-    path: Path,
+    path: Place,
     source: Mapping[str, Any],
     progress: Progress = silent,
 ) -> tuple[tree.Flat, dict[str, Any]]:
@@ -136,7 +135,7 @@ def fisher_information(
             the corpus cannot be units of one track.
     """
     folder = path.with_suffix(".parts")
-    there = path.exists()
+    there = places.exists(path)
     seen = set() if there else _blocks_in(folder, source)
     hosts.meet(compute.hosts, "parts of the Fisher information seen")  # and none is written before
     if not there:
@@ -148,20 +147,20 @@ def fisher_information(
         _save(moved, chosen, folder, path, source)
     hosts.meet(compute.hosts, "Fisher information kept")
     if compute.hosts.first:
-        shutil.rmtree(folder, ignore_errors=True)  # with what a kill left of a part
+        places.delete_folder(folder)  # with what a kill left of a part
     return artifact.load(path, source)
 
 
 def rows_left(
-    corpus: examples.Corpus, settings: Settings, path: Path, source: Mapping[str, Any]
+    corpus: examples.Corpus, settings: Settings, path: Place, source: Mapping[str, Any]
 ) -> int:
     """How many rows are in no part of the sum yet; arguments as of `fisher_information`.
 
     Raises:
         InputError: a part, or the artifact, is of something else or damaged.
     """
-    if path.exists():
-        artifact.refuse_other(path, source)
+    if places.exists(path):
+        artifact.notes_of(path, source)
         return 0
     blocks = blocks_of(len(fisher_rows(corpus, settings).rows))
     seen = _blocks_in(path.with_suffix(".parts"), source)
@@ -179,7 +178,7 @@ def _sum_blocks(
     corpus: examples.Corpus,
     settings: Settings,
     compute: Compute,
-    folder: Path,
+    folder: Place,
     source: Mapping[str, Any],
     chosen: FisherRows,
     seen: Collection[int],
@@ -198,7 +197,7 @@ def _sum_blocks(
     lacking = [b for b in range(len(blocks)) if b not in seen]
     mine = [lacking[i] for i in hosts.share(compute.hosts, len(lacking))]
     path = folder / f"{compute.hosts.index:05d}.safetensors"
-    part = _read(path, source) if path.exists() else _nothing(moved)
+    part = _read(path, source) if places.exists(path) else _nothing(moved)
     total = sum(len(blocks[b]) for b in (*part.blocks, *mine))
     done = total - sum(len(blocks[b]) for b in mine)
     progress(STAGE, done, total)
@@ -235,36 +234,35 @@ def _added(part: _Part, block: int, one: fisher.FisherSum) -> _Part:
     )
 
 
-def _keep(path: Path, part: _Part, source: Mapping[str, Any]) -> None:
+def _keep(path: Place, part: _Part, source: Mapping[str, Any]) -> None:
     lists = {name: list(getattr(part, name)) for name in ("blocks", "weights", "left_out")}
     artifact.save(path, part.squares, source, {**lists, "count": part.count})
 
 
-def _read(path: Path, source: Mapping[str, Any]) -> _Part:
+def _read(path: Place, source: Mapping[str, Any]) -> _Part:
     squares, notes = artifact.load(path, source)
     left_out = tuple((i, d, reason) for i, d, reason in notes["left_out"])
     return _Part(squares, tuple(notes["blocks"]), tuple(notes["weights"]), notes["count"], left_out)
 
 
-def _files(folder: Path) -> list[Path]:
+def _files(folder: Place) -> list[Place]:
     """The parts of all processes that there ever were."""
-    return sorted(folder.glob("*.safetensors"))
+    return places.listed(folder, ".safetensors")
 
 
-def _blocks_in(folder: Path, source: Mapping[str, Any]) -> set[int]:
+def _blocks_in(folder: Place, source: Mapping[str, Any]) -> set[int]:
     """The blocks that some part has; no array is read."""
     found: set[int] = set()
     for path in _files(folder):
-        artifact.refuse_other(path, source)
-        found.update(artifact.describe(path)[1]["blocks"])
+        found.update(artifact.notes_of(path, source)["blocks"])
     return found
 
 
 def _save(
     moved: tree.Flat,
     chosen: FisherRows,
-    folder: Path,
-    path: Path,
+    folder: Place,
+    path: Place,
     source: Mapping[str, Any],
 ) -> None:
     """Adds the parts up, one in memory at a time, and keeps the Fisher information."""

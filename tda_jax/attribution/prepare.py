@@ -6,17 +6,17 @@ Each is an artifact with the fingerprint of what made it.
 import hashlib
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from tda_jax import artifact, examples
+from tda_jax import artifact, examples, places
 from tda_jax import params as tree
 from tda_jax.attribution import unlearn
 from tda_jax.attribution.contract import Model
 from tda_jax.attribution.settings import Settings, made_of
+from tda_jax.places import Place
 
 Progress = Callable[[str, int, int], None]
 """progress(stage, done, total), called as work goes on."""
@@ -52,7 +52,7 @@ def unlearning_examples(corpus: examples.Corpus, settings: Settings) -> examples
 
 
 def kept(
-    path: Path,
+    path: Place,
     source: Mapping[str, Any],
     make: Callable[[], tuple[tree.Flat, Mapping[str, Any]]],
 ) -> tuple[tree.Flat, dict[str, Any]]:
@@ -64,7 +64,7 @@ def kept(
         UnusableQuery: `make` raised it, now or before.
         InputError: the artifact there was made from something else.
     """
-    if not path.exists():
+    if not places.exists(path):
         try:
             arrays, notes = make()
         except unlearn.UnusableQuery as error:
@@ -83,7 +83,7 @@ def query_block(
     moved: tree.Flat,
     made: unlearn.GradientPass,
     placed: Any,
-    folder: Path,
+    folder: Place,
     source: Mapping[str, Any],
 ) -> tuple[tree.Flat, float]:
     """One block of a query's gradient at θ0 and its mean loss, from their artifact or made now.

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tda_jax import artifact, examples, store
+from tda_jax import artifact, examples, places, store
 from tda_jax.attribution import information, passes, prepare
 from tda_jax.attribution.contract import split_group
 from tda_jax.attribution.workdir import (
@@ -27,6 +26,7 @@ from tda_jax.attribution.workdir import (
     step_source,
 )
 from tda_jax.manifest import MANIFEST
+from tda_jax.places import Place
 
 
 def left(job: Job, queries: examples.Corpus) -> dict[str, int]:
@@ -80,7 +80,7 @@ def _bytes(fields: list[store.Field]) -> int:
     return sum(int(np.prod(f.shape)) * np.dtype(f.dtype).itemsize for f in fields)
 
 
-def _of_query(job: Job, query: examples.Corpus, folder: Path) -> tuple[int, int, bool]:
+def _of_query(job: Job, query: examples.Corpus, folder: Place) -> tuple[int, int, bool]:
     """Draws that a query's gradients and its response lack, and whether it can be unlearned."""
     s, source = job.settings, gradient_source(job, query)
     blocks = [
@@ -97,17 +97,14 @@ def _of_query(job: Job, query: examples.Corpus, folder: Path) -> tuple[int, int,
     return lacking + further, (response is None) * s.draws.count, True
 
 
-def _notes(path: Path, source: Mapping[str, Any]) -> dict[str, Any] | None:
+def _notes(path: Place, source: Mapping[str, Any]) -> dict[str, Any] | None:
     """The notes of an artifact, None where it is not there; one of something else is refused."""
-    if not path.exists():
-        return None
-    artifact.refuse_other(path, source)
-    return artifact.describe(path)[1]
+    return artifact.notes_of(path, source) if places.exists(path) else None
 
 
-def _lacking(folder: Path, opened: Callable[[], store.Store], n: int, chunk: int) -> np.ndarray:
+def _lacking(folder: Place, opened: Callable[[], store.Store], n: int, chunk: int) -> np.ndarray:
     """Which rows of a store are not there, (n,); a store that is not there is not made."""
-    if not (folder / MANIFEST).exists():
+    if not places.exists(folder / MANIFEST):
         return np.ones(n, bool)
     found, missing = np.zeros(n, bool), store.missing(opened())
     for i in missing:

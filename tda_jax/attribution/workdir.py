@@ -9,13 +9,13 @@ WORKDIR/queries/QUERY/sweep/                      store: what the sweep gave for
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from tda_jax import artifact, examples, fingerprint, store
 from tda_jax.attribution import information, passes, prepare
 from tda_jax.attribution.contract import Model
 from tda_jax.attribution.settings import Compute, Settings, made_of
+from tda_jax.places import Place
 
 QUERIES = "queries"
 FISHER, GRADIENT, CALIBRATION, STEP, SWEEP, BEFORE = (
@@ -55,14 +55,14 @@ class Job(NamedTuple):
     corpus: examples.Corpus
     settings: Settings
     compute: Compute
-    workdir: Path
+    workdir: Place
     corpus_print: str
     tracks_print: Mapping[str, str]
     code: Mapping[str, Any]
 
 
 def job_of(
-    model: Model, corpus: examples.Corpus, settings: Settings, compute: Compute, workdir: Path
+    model: Model, corpus: examples.Corpus, settings: Settings, compute: Compute, workdir: Place
 ) -> Job:
     """A job, with the fingerprints that its results name."""
     return Job(
@@ -77,12 +77,12 @@ def job_of(
     )
 
 
-def query_folder(workdir: Path, query: str) -> Path:
+def query_folder(workdir: Place, query: str) -> Place:
     """Where the results of a query lie."""
     return workdir / QUERIES / prepare.slug(query)
 
 
-def sweep_parts(workdir: Path) -> None:
+def sweep_parts(workdir: Place) -> None:
     """Deletes what a kill left of artifacts that were being written, before a run begins."""
     for pattern in ("*", f"{QUERIES}/*/*", f"{QUERIES}/*/{GRADIENT}/*"):
         artifact.sweep(workdir, pattern)
@@ -128,7 +128,7 @@ def _losses(job: Job) -> list[store.Field]:
 
 
 def _open(
-    job: Job, folder: Path, fields: Sequence[store.Field], source: Mapping[str, Any]
+    job: Job, folder: Place, fields: Sequence[store.Field], source: Mapping[str, Any]
 ) -> store.Store:
     return store.open_store(folder, job.corpus.ids, fields, source, job.compute.chunk)
 

@@ -24,6 +24,7 @@ from tda_jax.corpus import stored
 from tda_jax.errors import InputError
 from tda_jax.examples import Corpus, corpus_of, first_frames
 from tda_jax.models.denoiser import Condition
+from tda_jax.places import Place
 
 MEMBERS, DECOYS = "train", "held_out"
 _MADE_OF = "made_of"
@@ -134,17 +135,17 @@ def _stored(row: Row) -> dict[str, Any]:
     return kept | {"captions": list(row.captions)} | parts
 
 
-def made_of(folder: Path) -> Any:
+def made_of(folder: Place) -> Any:
     """What a dataset was made from."""
     return _builder(folder).info.metadata[_MADE_OF]
 
 
-def is_own(folder: Path) -> bool:
+def is_own(folder: Place) -> bool:
     """Whether a folder holds a dataset that this module wrote."""
     return stored.is_dataset(folder) and _MADE_OF in (stored.opened(folder).info.metadata or {})
 
 
-def read_rows(folder: Path) -> Iterator[Row]:
+def read_rows(folder: Place) -> Iterator[Row]:
     """The rows of a dataset, members first.
 
     Raises:
@@ -153,7 +154,7 @@ def read_rows(folder: Path) -> Iterator[Row]:
     yield from map(_row, stored.in_order(*_reader(folder)))
 
 
-def read_dataset(folder: Path) -> Corpus:
+def read_dataset(folder: Place) -> Corpus:
     """A dataset as a corpus to score: a track for each window and caption.
 
     The latent is the posterior's mean. The metadata of each names its `track`, the `caption` and
@@ -181,7 +182,7 @@ def read_dataset(folder: Path) -> Corpus:
     return corpus_of(ids, latent, condition, masks, members.astype(bool), metadata)
 
 
-def read_log_mels(folder: Path) -> dict[str, Float[np.ndarray, "2 mels"]]:
+def read_log_mels(folder: Place) -> dict[str, Float[np.ndarray, "2 mels"]]:
     """The pooled log-mel of each unit of `read_dataset`, by its id.
 
     Raises:
@@ -201,7 +202,7 @@ def _carried(row: Row, i: int) -> dict[str, Any]:
     return {**row.metadata, **own}
 
 
-def _reader(folder: Path) -> tuple[stored.Read, int]:
+def _reader(folder: Place) -> tuple[stored.Read, int]:
     """Positions, of members first, -> their rows as they are stored; and how many there are."""
     builder = _builder(folder)
     splits = [s for s in (MEMBERS, DECOYS) if s in builder.info.splits]
@@ -286,7 +287,7 @@ def _features(row: Row) -> tfds.features.FeaturesDict:
     )
 
 
-def _builder(folder: Path) -> Any:
+def _builder(folder: Place) -> Any:
     found = stored.opened(folder)
     if _MADE_OF not in (found.info.metadata or {}):
         raise InputError(f"{folder}: a dataset, but not one that `encode_corpus` wrote")

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from tda_jax import places
 from tda_jax.columns import ahead
 from tda_jax.errors import InputError
+from tda_jax.places import Place
 
 AT_A_TIME = 64  # rows in memory
 
@@ -17,12 +18,12 @@ Stored = Mapping[str, Any]  # a row as TFDS gives it
 Read = Callable[[np.ndarray], list[Stored]]  # positions -> rows, in that order
 
 
-def is_dataset(folder: Path) -> bool:
+def is_dataset(folder: Place) -> bool:
     """Whether a folder holds a dataset, and not arrays."""
-    return (folder / "dataset_info.json").is_file()
+    return places.exists(folder / "dataset_info.json")
 
 
-def opened(folder: Path) -> Any:
+def opened(folder: Place) -> Any:
     """The builder of a dataset, which knows its features and splits.
 
     Raises:
@@ -39,7 +40,7 @@ def opened(folder: Path) -> Any:
         ) from error
 
 
-def reader(folder: Path, builder: Any, splits: Sequence[str]) -> tuple[Read, list[int]]:
+def reader(folder: Place, builder: Any, splits: Sequence[str]) -> tuple[Read, list[int]]:
     """Positions, in the order of some splits, -> their rows; and how many each split has.
 
     Raises:

@@ -15,7 +15,6 @@ of array_record, which can be read by position.
 import math
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +26,7 @@ from tda_jax.columns import Column
 from tda_jax.corpus import assembly, fields, stored
 from tda_jax.errors import InputError
 from tda_jax.examples import Corpus
+from tda_jax.places import Place
 
 MEMBERS = "train"
 _FIELDS = (*assembly.NAMES, assembly.LOG_MEL)
@@ -49,7 +49,7 @@ class _Source(NamedTuple):
     carried: Mapping[str, Callable[[Any], Any]]
 
 
-def read_tensors(folder: Path, layout: str = "HWC") -> Corpus:
+def read_tensors(folder: Place, layout: str = "HWC") -> Corpus:
     """A corpus, of which latents, conditions and masks are read when they are asked for.
 
     All are read here, to be checked. Those of 16 bits become float32.
@@ -90,7 +90,7 @@ def read_tensors(folder: Path, layout: str = "HWC") -> Corpus:
     return assembly.assemble(ids, columns, places, layout, assembly.Told(frames, members, metadata))
 
 
-def read_log_mels(folder: Path) -> dict[str, Float[np.ndarray, "2 mels"]]:
+def read_log_mels(folder: Place) -> dict[str, Float[np.ndarray, "2 mels"]]:
     """The pooled log-mels of a dataset by id; empty where it holds none.
 
     Raises:
@@ -104,7 +104,7 @@ def read_log_mels(folder: Path) -> dict[str, Float[np.ndarray, "2 mels"]]:
     return {stored.text(row[_ID]): row[assembly.LOG_MEL].astype(kind) for row in _rows(source)}
 
 
-def latent_shape(folder: Path, layout: str = "HWC") -> tuple[int, ...]:
+def latent_shape(folder: Place, layout: str = "HWC") -> tuple[int, ...]:
     """The shape (frames, ..., channels) of a dataset's latents, of which none is read.
 
     Raises:
@@ -118,7 +118,7 @@ def _rows(source: _Source) -> Iterator[stored.Stored]:
     return stored.in_order(source.read, sum(source.lengths))
 
 
-def _open(folder: Path) -> _Source:
+def _open(folder: Place) -> _Source:
     builder = stored.opened(folder)
     features = dict(builder.info.features.items())
     if missing := [name for name in (_ID, "latent") if name not in features]:
@@ -147,7 +147,7 @@ def _open(folder: Path) -> _Source:
     )
 
 
-def _refuse_feature(folder: Path, name: str, feature: Any) -> None:
+def _refuse_feature(folder: Place, name: str, feature: Any) -> None:
     """Refuses a feature that cannot be what its name says, or that nobody would read."""
     kind, scalar = _kind(feature), feature.shape == ()
     if name in _FIELDS:
@@ -197,7 +197,7 @@ def _column(read: stored.Read, name: str, field: fields.Field, n: int, touched: 
     return Column((n, *field.shape), field.dtype, rows, touched)
 
 
-def _refuse_frames(folder: Path, ids: Sequence[str], frames: Sequence[int], length: int) -> None:
+def _refuse_frames(folder: Place, ids: Sequence[str], frames: Sequence[int], length: int) -> None:
     for name, kept in zip(ids, frames, strict=True):
         if not 1 <= kept <= length:
             raise InputError(

@@ -15,7 +15,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from tda_jax import devices, examples, hosts, store
+from tda_jax import devices, examples, hosts, places, store
 from tda_jax.attribution import by_unlearning, information
 from tda_jax.attribution.settings import Compute, Settings
 from tests.attribution import small, tiny
@@ -48,8 +48,9 @@ def attribute(workdir, model="tiny", method="linearised", tracks=9, **given):
     )
     batch = given.get("batch", 8)
     compute = Compute(devices.local_devices(), batch, batch, 2, given.get("chunk", 4), among)
+    kept_in = places.place(given.get("place", workdir))  # results may lie in a bucket
     run = by_unlearning.run(
-        made, corpus, queries, settings, compute, Path(workdir), _killer(given.get("kill"))
+        made, corpus, queries, settings, compute, kept_in, _killer(given.get("kill"))
     )
     out = {"rates": np.array([run.directions[q][1] for q in queries.ids])}
     for query, kept in run.sweeps.items():

@@ -1,0 +1,152 @@
+"""Files by their paths, in a folder or in a bucket: `gs://bucket/run` or `s3://bucket/run`.
+
+A folder's paths are those of `pathlib`, a bucket's those of `etils.epath`, for names alone: what a
+bucket holds is read and written through TensorStore, which keeps no listings that grow old while
+other processes write. An object of a bucket is there as a whole or not at all, so nothing is
+renamed there.
+"""
+
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import tensorstore as ts
+from etils import epath
+
+from tda_jax.errors import InputError
+
+Place = Path | epath.Path
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_KNOWN = ("gs://", "s3://")
+_REMEDY = "Check the address, that you are logged in, and that you may use that bucket"
+
+
+def is_url(text: str | Place) -> bool:
+    """Whether a path is a URL, and no folder."""
+    return _URL.match(str(text)) is not None
+
+
+def place(text: str | Place) -> Place:
+    """The path of a folder or of a URL.
+
+    Raises:
+        InputError: a URL of something else than a bucket.
+    """
+    if not is_url(text):
+        return Path(text)
+    if not str(text).startswith(_KNOWN):
+        raise InputError(f"{text}: no address of a bucket; give {' or '.join(_KNOWN)}BUCKET/PATH")
+    return epath.Path(str(text))
+
+
+def exists(path: Place) -> bool:
+    """Whether there is such a file; a bucket has no folders of its own.
+
+    Raises:
+        InputError: the bucket cannot be read.
+    """
+    return _found(path).state != "missing" if is_url(path) else path.exists()
+
+
+def read(path: Place) -> bytes:
+    """What a file holds.
+
+    Raises:
+        OSError: there is no such file, or it cannot be read.
+        InputError: the bucket cannot be read.
+    """
+    if not is_url(path):
+        return path.read_bytes()
+    found = _found(path)
+    if found.state == "missing":
+        raise FileNotFoundError(f"there is no {path}")
+    return found.value
+
+
+def write(path: Place, content: bytes) -> None:
+    """Writes an object of a bucket, in place of what was there.
+
+    Raises:
+        InputError: the bucket refuses.
+    """
+    with _asking(path, "cannot be written"):
+        _folder_of(path).write(path.name, content).result()
+
+
+def listed(folder: Place, ending: str) -> list[Place]:
+    """The files of a folder itself whose names end so, by name; none where it is not there.
+
+    Raises:
+        InputError: the bucket cannot be read.
+    """
+    if not is_url(folder):
+        return sorted(folder.glob(f"*{ending}"))
+    with _asking(folder, "cannot be listed"):
+        keys = sorted(key.decode() for key in _folder_of(folder / "any").list().result())
+    return [folder / key for key in keys if "/" not in key and key.endswith(ending)]
+
+
+def delete(path: Place) -> None:
+    """Deletes a file, if it is there.
+
+    Raises:
+        OSError: it cannot be deleted.
+        InputError: the bucket refuses.
+    """
+    if not is_url(path):
+        path.unlink(missing_ok=True)
+        return
+    with _asking(path, "cannot be deleted"):
+        _folder_of(path).write(path.name, None).result()
+
+
+def delete_folder(folder: Place) -> None:
+    """Deletes a folder with all that is below it, if it is there.
+
+    Raises:
+        InputError: the bucket refuses. A folder's files that cannot be deleted stay.
+    """
+    if not is_url(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    with _asking(folder, "cannot be deleted"):
+        _folder_of(folder / "any").delete_range(ts.KvStore.KeyRange()).result()
+
+
+@contextmanager
+def local(path: Place) -> Iterator[Path]:
+    """A file that libraries can open which know no buckets: the file itself, or a copy of it.
+
+    Raises:
+        OSError: there is no such object, or it cannot be copied.
+        InputError: the bucket cannot be read.
+    """
+    if not is_url(path):
+        yield Path(path)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / path.name
+        copy.write_bytes(read(path))
+        yield copy
+
+
+def _folder_of(path: Place) -> ts.KvStore:
+    return ts.KvStore.open(f"{path.parent}/").result()
+
+
+def _found(path: Place) -> ts.KvStore.ReadResult:
+    with _asking(path, "cannot be read"):
+        return _folder_of(path).read(path.name).result()
+
+
+@contextmanager
+def _asking(path: Place, what: str) -> Iterator[None]:
+    """Turns what TensorStore raises, of a wrong address too, into an error with its remedy."""
+    try:
+        yield
+    except (ValueError, OSError, NotImplementedError) as error:
+        cause = str(error).split(" [tensorstore_spec=")[0]
+        raise InputError(f"{path}: {what} ({cause}). {_REMEDY}") from error

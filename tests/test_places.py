@@ -1,0 +1,95 @@
+"""What files do, in a folder and in a bucket alike."""
+
+from contextlib import suppress
+
+import pytest
+
+from tda_jax import places
+from tda_jax.artifact import whole_file
+from tda_jax.errors import InputError
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def root(request, tmp_path, bucket):
+    return places.place("gs://bucket/deep/run" if request.param == "bucket" else tmp_path / "run")
+
+
+def put(path, content):
+    with whole_file(path) as part:
+        part.write_bytes(content)
+
+
+def test_what_is_written_is_read(root):
+    path = root / "queries" / "a query.json"
+    assert not places.exists(path)
+    with pytest.raises(FileNotFoundError):
+        places.read(path)
+    for content in (b"first", b"second, longer", b""):
+        put(path, content)
+        assert places.read(path) == content
+        assert places.exists(path)
+        with places.local(path) as file:
+            assert file.read_bytes() == content
+
+
+def test_files_of_a_folder_itself_are_listed_by_name(root):
+    assert places.listed(root, ".json") == []
+    for name in ("b.json", "a.json", "c.txt", "below/d.json", "bb.json", "e.json", "f.json"):
+        put(root / name, b"x")
+    wanted = [root / name for name in ("a.json", "b.json", "bb.json", "e.json", "f.json")]
+    assert places.listed(root, ".json") == wanted
+    assert places.listed(root.parent, ".json") == []
+
+
+def test_what_is_deleted_is_gone_and_nothing_else(root):
+    for name in ("a", "b", "below/c", "below/deep/d", "belowness"):
+        put(root / name, b"x")
+    places.delete(root / "a")
+    places.delete(root / "a")
+    places.delete_folder(root / "below")
+    places.delete_folder(root / "below")
+    there = {
+        n for n in ("a", "b", "below/c", "below/deep/d", "belowness") if places.exists(root / n)
+    }
+    assert there == {"b", "belowness"}
+
+
+def test_a_file_that_is_not_finished_does_not_appear(root):
+    put(root / "x", b"before")
+    with suppress(RuntimeError), whole_file(root / "x") as part:
+        part.write_bytes(b"half")
+        raise RuntimeError
+    assert places.read(root / "x") == b"before"
+    assert places.listed(root, "") == [root / "x"]
+
+
+def test_a_bucket_that_refuses_is_named(bucket):
+    bucket.refusing = True
+    with pytest.raises(InputError, match=r"gs://bucket/x/y: cannot be written \(.*this bucket may"):
+        put(places.place("gs://bucket/x/y"), b"x")
+
+
+@pytest.mark.parametrize("url", ["gs://b/x", "gs://bucket"])
+def test_a_wrong_address_is_named(url):
+    with pytest.raises(InputError, match=f"{url}: cannot be read .* Check the address"):
+        places.exists(places.place(url))
+
+
+@pytest.mark.parametrize("url", ["GS://bucket/a", "file:///a", "https://x.org/a"])
+def test_a_url_of_no_bucket_is_named(url):
+    assert places.is_url(url)
+    with pytest.raises(InputError, match=f"{url}: no address of a bucket; give gs:// or s3://"):
+        places.place(url)
+
+
+@pytest.mark.parametrize("text", ["s3://bucket/x", "gs://bucket"])
+def test_urls(text):
+    assert places.is_url(text)
+    assert places.is_url(places.place(text))
+    assert str(places.place(f"{text}/") / "a") == f"{text}/a"
+
+
+@pytest.mark.parametrize("text", ["", ".", "/a/b", "a:b", "C:\\x", "a: //b", "relative/gs:"])
+def test_folders(text):
+    assert not places.is_url(text)
+    assert not places.is_url(places.place(text))

@@ -2,6 +2,9 @@
 
 from setuptools import find_packages, setup
 
+# What TFDS reads a dataset in a bucket of Google's with.
+_GCS = ["array_record>=0.8.6", "gcsfs>=2026.10"]
+
 setup(
     name="tda_jax",
     version="0.1.0",
@@ -12,6 +15,7 @@ setup(
     package_data={"tda_jax.report": ["templates/*"]},
     install_requires=[
         "absl-py>=2.1",
+        "etils[epath]>=1.15",
         "flax>=0.12",
         "importlib_resources>=6",  # tensorflow-datasets takes it for granted
         "jax>=0.10",
@@ -36,7 +40,9 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
+        "gcs": _GCS,
         "test": [
+            *_GCS,
             "beartype>=0.20",
             "hypothesis>=6.100",
             "pytest>=8",

@@ -23,13 +23,13 @@ def get_config() -> ConfigDict:
     """The settings, each with its default. tda_jax/attribution/settings.py says more of them."""
     config = ConfigDict()
     config.model = ""  # a diffusers pipeline; without model and corpus, both are made
-    config.corpus = ""  # dataset or arrays of the tracks to be scored, decoys among them
+    config.corpus = ""  # dataset (also gs://) or arrays of the tracks to be scored, with decoys
     config.queries = ""  # dataset or arrays of the queries; or, or beside them,
     config.query_ids = ""  # ids of tracks of the corpus: "a,b", or a JSON list
     config.layout = "HWC"  # of the latents: HWC or CHW
-    config.workdir = "attribution"  # results; what is there is not computed again
+    config.workdir = "attribution"  # results, also gs:// or s3://; none is computed again
     config.plan = False  # say what the run takes, by a probe of a batch of each stage; no more
-    config.cache = ""  # compiled programs and converted weights; programs else in workdir
+    config.cache = ""  # compiled programs and converted weights; programs else in a local workdir
     _model(config)
     _scores(config)
     _compute(config)

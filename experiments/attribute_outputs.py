@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from pathlib import PurePath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -110,7 +110,7 @@ def of_query(query: str, table: Table, inputs: Inputs, run: Run) -> dict[str, An
     """What `summary.json` holds of a query."""
     return {
         **summary.of_query(query, table, *run.directions[query], inputs.settings.steps),
-        "folder": str(query_folder(PurePath(), query)),
+        "folder": str(query_folder(Path(), query)),
         **_about(inputs.queries, query),
     }
 

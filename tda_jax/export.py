@@ -4,7 +4,6 @@ import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -15,6 +14,7 @@ from pyarrow import parquet
 
 from tda_jax.artifact import whole_file
 from tda_jax.errors import InputError
+from tda_jax.places import Place
 
 _PREFIX = "meta_"
 _INT64 = range(-(2**63), 2**63)
@@ -46,7 +46,7 @@ def with_metadata(columns: Columns, metadata: Sequence[Mapping[str, Any]]) -> di
     return table
 
 
-def write_csv(path: Path, columns: Columns) -> None:
+def write_csv(path: Place, columns: Columns) -> None:
     """Writes a table as UTF-8 CSV with a line of names, in place of what was there.
 
     Numbers are written so that reading them as float64 gives them back exactly; nan and None are
@@ -68,7 +68,7 @@ def write_csv(path: Path, columns: Columns) -> None:
         writer.writerows([column[i] for column in cells] for i in range(rows))
 
 
-def write_parquet(path: Path, columns: Columns) -> None:
+def write_parquet(path: Place, columns: Columns) -> None:
     """Writes a table as Parquet, in place of what was there.
 
     Arrays keep their dtype, except that floats of 16 bits become float32. A list is a column of

@@ -33,6 +33,8 @@ def opened(folder: Place) -> Any:
         raise InputError(f"{folder}: no dataset there; give the folder with dataset_info.json")
     try:
         return tfds.builder_from_directory(str(folder))
+    except ImportError as error:
+        raise InputError(f"{folder}: {error}; pip install 'tda_jax[gcs]' brings it") from error
     except Exception as error:  # of features that this TFDS does not know, or of damaged JSON
         raise InputError(
             f"{folder}: TFDS cannot open it ({error}); write it again, with Tensors, texts and "

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from matplotlib.figure import Figure
 
 from tda_jax.artifact import whole_file
 from tda_jax.errors import InputError
+from tda_jax.places import Place
 
 _TOP = 30
 _BINS = 40
@@ -25,7 +25,7 @@ _ERRORS = {
 _KINDS = {True: ("0.0", "member"), False: ("1.0", "decoy, not trained on")}
 
 
-def distribution(path: Path, columns: Mapping[str, Any], query: str) -> None:
+def distribution(path: Place, columns: Mapping[str, Any], query: str) -> None:
     """Draws how the scores of members and of decoys are spread.
 
     Args:
@@ -50,7 +50,7 @@ def distribution(path: Path, columns: Mapping[str, Any], query: str) -> None:
     _save(figure, path)
 
 
-def top(path: Path, columns: Mapping[str, Any], query: str) -> None:
+def top(path: Place, columns: Mapping[str, Any], query: str) -> None:
     """Draws the tracks with the highest scores, with their errors.
 
     Args:
@@ -149,7 +149,7 @@ def _ticks(unit: float, left: float, right: float) -> list[float]:
     return ticks
 
 
-def _scored(path: Path, columns: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+def _scored(path: Place, columns: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """Scores and members of the tracks that have a score."""
     score, member = np.asarray(columns["score"], np.float64), np.asarray(columns["member"], bool)
     known = np.isfinite(score)
@@ -163,6 +163,6 @@ def _short(name: str) -> str:
     return name if len(name) <= _NAME else f"…{name[1 - _NAME :]}"
 
 
-def _save(figure: Figure, path: Path) -> None:
+def _save(figure: Figure, path: Place) -> None:
     with whole_file(path) as part:
         figure.savefig(part, format="png", dpi=150)

@@ -55,8 +55,9 @@ def made(tmp_path_factory):
 
 
 def card(made, workdir, **changes):
-    given = {"corpus_size": 3, "query_ids": "short", "layout": "CHW"}  # the layout is of arrays
-    return arrays_card.folders(workdir, made, made / "data", **given | changes)
+    given = {"corpus": str(made / "data"), "corpus_size": 3, "query_ids": "short"}
+    given |= {"layout": "CHW"}  # the layout is of arrays
+    return arrays_card.folders(workdir, made, **given | changes)
 
 
 def rows_of(path):

@@ -10,6 +10,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 from experiments import status
 from experiments.status import Status
+from tda_jax import places
 from tda_jax.errors import InputError
 from tda_jax.hosts import Hosts
 
@@ -53,14 +54,17 @@ def test_within_a_stage_it_writes_now_and_then_and_always_at_the_end(tmp_path, t
 
 def scalars(folder):
     """What TensorBoard finds: records of a length, its check, an event, and its check."""
+    (path,) = folder.iterdir()
+    return scalars_of(path.read_bytes())
+
+
+def scalars_of(data):
     found = []
-    for path in folder.iterdir():
-        data = path.read_bytes()
-        while data:
-            (size,) = struct.unpack("<Q", data[:8])
-            event = Event.FromString(data[12 : 12 + size])
-            found += [(v.tag, event.step, v.simple_value) for v in event.summary.value]
-            data = data[16 + size :]
+    while data:
+        (size,) = struct.unpack("<Q", data[:8])
+        event = Event.FromString(data[12 : 12 + size])
+        found += [(v.tag, event.step, v.simple_value) for v in event.summary.value]
+        data = data[16 + size :]
     return found
 
 
@@ -137,3 +141,19 @@ def test_a_folder_that_is_none_is_an_error_in_words(tmp_path, told):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
         Status(lambda *x: told.append(x), tmp_path / "file" / "status", Hosts(1, 2))
+
+
+def test_in_a_bucket_it_is_the_same(bucket, told, monkeypatch):
+    monkeypatch.setattr(status, "_TO_A_BUCKET", 0.0)
+    folder = places.place("gs://bucket/run/status")
+    for index in (1, 2, 9):  # 9 is of an earlier run, of more processes
+        Status(lambda *x: told.append(x), folder, Hosts(index, 10))("sweep", index, 10)
+    with Status(lambda *x: told.append(x), folder, Hosts(0, 3)) as kept:
+        kept("sweep", 0, 4)
+        kept("sweep", 2, 4)
+    assert told == [("sweep", 3, 24), ("sweep", 5, 24)]
+    names = {name.removeprefix("run/status/") for name in bucket.objects}
+    assert {n for n in names if n.endswith(".json")} == {f"{i:05d}.json" for i in range(3)}
+    assert json.loads(places.read(folder / "00000.json"))["state"] == "finished"
+    (events,) = (name for name in names if name.startswith("00000/events.out.tfevents"))
+    assert scalars_of(bucket.objects[f"run/status/{events}"].content)[-2][:2] == ("sweep/done", 2)

@@ -1,6 +1,7 @@
 """How far each process is: a small file for people and schedulers, and events for TensorBoard."""
 
 import json
+import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -35,7 +36,8 @@ class Status:
     `updated` when the file was written, in seconds since 1970. `state` is "running" until the
     block that this is entered with ends, then "finished", or "failed" with its `reason`; of a
     process that was killed it stays "running", and `updated` grows old. Process 0 passes on the
-    sums over all processes that are at its stage; the others pass nothing on.
+    sums over all processes that are at its stage; the others pass nothing on. Within the block a
+    thread does both from time to time, also while a process compiles, or waits for the others.
 
     Raises:
         InputError: the folder is not one that this process may write to.
@@ -49,6 +51,9 @@ class Status:
         self._remote = places.is_url(folder)
         self._often = _TO_A_BUCKET if self._remote else _OFTEN
         self._ours = ExitStack()  # the folder of events that are copied to a bucket
+        self._passed = (0, 0)
+        self._one, self._ended = threading.Lock(), threading.Event()
+        self._beat = threading.Thread(target=self._beats, daemon=True)
         try:
             for path in self._left_over():
                 places.delete(path)
@@ -56,12 +61,15 @@ class Status:
             raise InputError(f"{folder}: cannot be written ({error}); mend it") from error
 
     def __enter__(self) -> Self:
+        self._beat.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: object
     ) -> None:
         """Writes how the run ended, if it had begun."""
+        self._ended.set()
+        self._beat.join()
         with self._ours:
             if not self._told:
                 return
@@ -74,14 +82,36 @@ class Status:
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Writes the file where a stage begins or ends, and now and then between."""
         now = time.monotonic()
-        if stage != self._stage:
-            self._stage, self._began, self._at_first = stage, now, done
-        elif now - self._written < self._often and done < total:
-            return
-        self._written = now
-        self._write(stage, done, total, now - self._began)
-        if self._among.first:
-            self._progress(stage, *self._sums(stage, done, total))
+        with self._one:
+            if stage != self._stage:
+                self._stage, self._began, self._at_first = stage, now, done
+            elif now - self._written < self._often and done < total:
+                return
+            self._written = now
+            self._write(stage, done, total, now - self._began)
+            if self._among.first:
+                self._pass_on()
+
+    def _beats(self) -> None:
+        """Says that this process lives, and how far all are, while it has nothing to tell."""
+        while not self._ended.wait(self._often):
+            now = time.monotonic()
+            with self._one:
+                if not self._told or now - self._written < self._often:
+                    continue
+                self._written = now
+                self._told["seconds"] = round(now - self._began, 1)
+                with suppress(InputError):  # it is told when there is progress
+                    self._keep({"state": "running"})
+                if self._among.first:
+                    self._pass_on(changed=True)
+
+    def _pass_on(self, changed: bool = False) -> None:
+        """Passes on the sums over all processes, on wish only if they have changed."""
+        sums = self._sums(self._stage, self._told["done"], self._told["total"])
+        if not changed or sums != self._passed:
+            self._progress(self._stage, *sums)
+        self._passed = sums
 
     def _write(self, stage: str, done: int, total: int, seconds: float) -> None:
         self._told = {"stage": stage, "done": done, "total": total, "seconds": round(seconds, 1)}

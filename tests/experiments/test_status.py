@@ -157,3 +157,24 @@ def test_in_a_bucket_it_is_the_same(bucket, told, monkeypatch):
     assert json.loads(places.read(folder / "00000.json"))["state"] == "finished"
     (events,) = (name for name in names if name.startswith("00000/events.out.tfevents"))
     assert scalars_of(bucket.objects[f"run/status/{events}"].content)[-2][:2] == ("sweep/done", 2)
+
+
+def test_while_a_process_waits_it_says_that_it_lives_and_how_far_the_others_are(
+    tmp_path, told, monkeypatch
+):
+    monkeypatch.setattr(status, "_OFTEN", 0.02)
+    other = Status(lambda *x: told.append(x), tmp_path, Hosts(1, 2))
+    with Status(lambda *x: told.append(x), tmp_path, Hosts(0, 2)) as kept:
+        other("sweep", 1, 5)
+        kept("sweep", 5, 5)  # its own share is done
+        before = content(tmp_path, 0)["updated"]
+        other("sweep", 5, 5)
+        until = time.monotonic() + 30
+        while told[-1] != ("sweep", 10, 10) or content(tmp_path, 0)["updated"] == before:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        time.sleep(0.2)
+    assert told == [("sweep", 6, 10), ("sweep", 10, 10)]  # and nothing twice
+    ended = (tmp_path / "00000.json").read_bytes()
+    time.sleep(0.1)
+    assert (tmp_path / "00000.json").read_bytes() == ended  # nothing writes after the end

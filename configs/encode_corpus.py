@@ -28,6 +28,6 @@ def get_config() -> ConfigDict:
     config.tokens = 0  # of a caption at most; 0 for what the tokenizer says
     config.devices = 0  # 0 for all of this process
     config.batch = 4  # windows on one device at a time
-    config.chunk = 32  # files that are encoded and kept together
+    config.chunk = 32  # files that are encoded and kept together, fewer if they are long
     config.hosts = arrays.get_config().hosts  # of processes that share the work
     return config.lock()

@@ -2,10 +2,12 @@
 
 Each chunk of files is one artifact, named by the hash of what decides it: the files' contents, the
 windows, the spectrogram, the VAE, the code. So what is there is never computed again, and what
-changed always is. A file that cannot be used is skipped with its reason.
+changed always is. Files of many windows make chunks of fewer files, so that memory does not grow
+with their length, but for that of one file. A file that cannot be used is skipped with its reason.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,6 +34,8 @@ from tda_jax.models.pretrained import Component
 
 Progress = Callable[[str, int, int], None]
 """progress(stage, done, total), called as work goes on."""
+
+_HELD = 256 * 2**20  # bytes of the log-mels of a chunk, unless a single file has more
 
 
 class Cut(NamedTuple):
@@ -182,7 +186,9 @@ def encode(
 ) -> Iterator[Chunk]:
     """Encodes files chunk by chunk, if they are not there already.
 
-    While the VAE encodes a chunk the files of the next are read. No more than two are in memory.
+    While the VAE encodes a chunk the files of the next are read, and those of the one after are
+    looked at. The log-mels of no more than two chunks are in memory, 256 MiB of each unless one
+    file has more.
 
     Args:
         files: in the order of the result.
@@ -190,7 +196,7 @@ def encode(
         settings: of the log-mels.
         vae: one with a channel in, for spectrograms.
         folder: of the chunks' artifacts.
-        chunk: files that are encoded and kept together.
+        chunk: files that are encoded and kept together at most.
         batch: windows on one device at a time.
         used: local devices.
         progress: told of files done.
@@ -203,20 +209,24 @@ def encode(
     mapped, source = make_encoder(vae, batch, used), _source(cut, settings, vae)
     placed = devices.replicate(vae.params, used)
 
-    def seen(start: int) -> tuple[Chunk, Spectrograms | None]:
-        made, readable = _chunk_of(files[start : start + chunk], folder, source)
-        return made, None if made.path.exists() else spectrograms(readable, cut, settings)
+    def cut_up(start: int) -> list[tuple[Chunk, list[File]]]:
+        return _chunks_of(files[start : start + chunk], folder, source, cut, settings)
+
+    def heard(made: tuple[Chunk, list[File]]) -> Spectrograms | None:
+        one, readable = made
+        return None if one.path.exists() else spectrograms(readable, cut, settings)
 
     mine = range(0, len(files), chunk)
     mine = [mine[i] for i in hosts.share(among, len(mine))]
     total = sum(len(files[start : start + chunk]) for start in mine)
     done = 0
     progress("encoding", done, total)
-    for start, (made, found) in ahead(seen, mine):
+    each = (made for _, some in ahead(cut_up, mine) for made in some)
+    for (made, _), found in ahead(heard, each):
         if found is not None:
             _keep(made, found, vae, _posteriors(found, vae, mapped, placed))
         yield made
-        done += len(files[start : start + chunk])
+        done += len(made.ids) + len(made.unread)
         progress("encoding", done, total)
 
 
@@ -231,16 +241,46 @@ def read_chunk(chunk: Chunk) -> Encoded:
     return Encoded(ids, **found, skipped=chunk.unread | notes["skipped"])
 
 
-def _chunk_of(
-    files: Sequence[File], folder: Path, source: Mapping[str, Any]
-) -> tuple[Chunk, list[File]]:
-    """The chunk that some files make, and those of them that are audio."""
-    prints, unread = prints_of(files)
-    made_of = {**source, "files": prints}
-    name = fingerprint.of_text(str(fingerprint.plain(made_of, "made_of")))[:16]
-    readable = [file for file in files if file.id in prints]
-    ids = tuple(file.id for file in readable)
-    return Chunk(folder / f"{name}.safetensors", made_of, ids, unread), readable
+def _chunks_of(
+    files: Sequence[File],
+    folder: Path,
+    source: Mapping[str, Any],
+    cut: Cut,
+    settings: MelSettings,
+) -> list[tuple[Chunk, list[File]]]:
+    """The chunks that some files make, one or more, each with those files of it that are audio.
+
+    What is no audio goes with the first.
+    """
+    seen = list(zip(files, _looked_at(files), strict=True))
+    unread = {file.id: found for file, found in seen if isinstance(found, str)}
+    frames = round(cut.seconds * settings.rate) // settings.hop
+    most = max(1, _HELD // (frames * settings.mels * 4))
+    groups, windows = [[]], 0
+    for file, found in seen:
+        if isinstance(found, str):
+            continue
+        here = _windows_in(found.seconds, cut, most)
+        if groups[-1] and windows + here > most:
+            groups.append([])
+            windows = 0
+        groups[-1].append((file, found.print))
+        windows += here
+    chunks = []
+    for i, group in enumerate(groups):
+        made_of = {**source, "files": {file.id: known for file, known in group}}
+        name = fingerprint.of_text(str(fingerprint.plain(made_of, "made_of")))[:16]
+        ids, path = tuple(file.id for file, _ in group), folder / f"{name}.safetensors"
+        chunk = Chunk(path, made_of, ids, {} if i else unread)
+        chunks.append((chunk, [file for file, _ in group]))
+    return chunks
+
+
+def _windows_in(seconds: float | None, cut: Cut, unknown: int) -> int:
+    """How many windows a file may have, by what its header says of its length."""
+    step = cut.seconds if cut.hop is None else cut.hop
+    whole = unknown if seconds is None else max(1, math.ceil(seconds / step))
+    return whole if cut.count is None else min(whole, cut.count)
 
 
 def _keep(
@@ -254,17 +294,30 @@ def _keep(
 
 def prints_of(files: Sequence[File]) -> tuple[dict[str, str], dict[str, str]]:
     """Fingerprints of files by id, and why others have none; what is no audio is not read whole."""
+    found = dict(zip((file.id for file in files), _looked_at(files), strict=True))
+    reasons = {name: seen for name, seen in found.items() if isinstance(seen, str)}
+    return {name: seen.print for name, seen in found.items() if name not in reasons}, reasons
 
-    def read(file: File) -> tuple[str, str]:
+
+class _Seen(NamedTuple):
+    """What is known of a file before it is decoded: its fingerprint, and its header's length."""
+
+    print: str
+    seconds: float | None
+
+
+def _looked_at(files: Sequence[File]) -> list[_Seen | str]:
+    """What is known of each file, or why it is none that can be read."""
+
+    def look(file: File) -> _Seen | str:
         try:
-            reading.info(file.path)
-            return fingerprint.of_files([file.path]), ""
+            header = reading.info(file.path)
+            seconds = None if header.frames is None else header.frames / header.rate
+            return _Seen(fingerprint.of_files([file.path]), seconds)
         except InputError as error:
-            return "", str(error)
+            return str(error)
 
-    found = dict(zip((file.id for file in files), _by_threads(read, files), strict=True))
-    prints = {name: value for name, (value, reason) in found.items() if not reason}
-    return prints, {name: reason for name, (_, reason) in found.items() if reason}
+    return _by_threads(look, files)
 
 
 def _by_threads(read: Callable[[Item], Value], items: Sequence[Item]) -> list[Value]:

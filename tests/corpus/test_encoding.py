@@ -102,6 +102,32 @@ def test_every_window_of_a_file_is_there_on_demand(folder, tmp_path):
     np.testing.assert_allclose(chunk.mean[3], by_hand(folder, "c", 0.64).mean, rtol=0, atol=1e-5)
 
 
+def test_no_more_windows_are_held_than_memory_may_have(folder, tmp_path, monkeypatch):
+    """Files a, b, c and d may have 1, 1, 3 and 2 windows by their length."""
+    whole, seen = Cut(0.64, None, None), []
+    names = ["a", "bad", "b", "c", "d"]
+    (wanted,) = encode(folder, tmp_path / "one", names, cut=whole, chunk=9)
+    of_a_window = 4 * MEL.mels * (round(0.64 * MEL.rate) // MEL.hop)
+    monkeypatch.setattr(encoding, "_HELD", 2 * of_a_window + 1)
+    few = chunks_of(folder, tmp_path / "few", names, cut=whole, chunk=9, seen=seen)
+    assert [chunk.ids for chunk in few] == [("a", "b"), ("c",), ("d",)]
+    assert [list(chunk.unread) for chunk in few] == [["bad"], [], []]
+    assert [done for _, done, _ in seen] == [0, 3, 4, 5]
+    got = [encoding.read_chunk(chunk) for chunk in few]
+    assert [name for chunk in got for name in chunk.id] == wanted.id
+    for name in ("mean", "std", "log_mel", "start", "frames"):
+        each = np.concatenate([getattr(chunk, name) for chunk in got])
+        np.testing.assert_allclose(each, getattr(wanted, name), rtol=0, atol=1e-5)
+    monkeypatch.setattr(encoding, "_HELD", 1)  # of one file there are as many as it has
+    each = chunks_of(folder, tmp_path / "one by one", names, cut=whole, chunk=9)
+    assert [chunk.ids for chunk in each] == [("a",), ("b",), ("c",), ("d",)]
+    (first,) = chunks_of(folder, tmp_path / "first", names, cut=Cut(0.64, None, 1), chunk=9)[:1]
+    assert first.ids == ("a",)
+    monkeypatch.setattr(encoding, "_HELD", 4 * of_a_window)
+    (all_of_them,) = chunks_of(folder, tmp_path / "firsts", names, cut=Cut(0.64, None, 1), chunk=9)
+    assert all_of_them.ids == ("a", "b", "c", "d")
+
+
 @pytest.mark.parametrize(("chunk", "batch"), [(1, 1), (3, 5)])
 def test_neither_chunks_nor_batches_change_a_latent(folder, tmp_path, chunk, batch):
     usual, other = (

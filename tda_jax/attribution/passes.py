@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -61,21 +62,20 @@ def linear_pass(
         among: this process, which does its share of the chunks.
         progress: told of the tracks that this process has done.
     """
+    along = lru_cache(lambda: linearised.place_directions(linear, directions))
 
     def compute(
         some: examples.Example, ids: Sequence[str], which: Sequence[int]
     ) -> list[dict[str, np.ndarray]]:
-        got = linearised.expand(linear, placed, along, some, ids)
+        got = linearised.expand(linear, placed, along(), some, ids)
         each = [
             {name: x[:, q] for name, x in got._asdict().items() if x is not None and name != "loss"}
             for q in which
         ]
         return [{"loss": got.loss, **values} for values in each]
 
-    if lacking := _lacking(stores, among):
-        along = linearised.place_directions(linear, directions)
-        seen = corpus._replace(examples=sweep_examples(corpus, settings))
-        _fill(stores, lacking, seen, compute, among, "linearised sweep", progress)
+    seen = corpus._replace(examples=sweep_examples(corpus, settings))
+    _fill_all(stores, seen, compute, among, "linearised sweep", progress)
 
 
 def loss_pass(
@@ -102,26 +102,58 @@ def loss_pass(
         progress: told of the tracks that this process has done.
         stage: the name of the work, for `progress`.
     """
+    moved = lru_cache(lambda: [sweep.displaced(swept, placed, step) for step in steps])
 
     def compute(
         some: examples.Example, ids: Sequence[str], which: Sequence[int]
     ) -> list[dict[str, np.ndarray]]:
-        out = [sweep.losses(swept, placed, moved[i], some, ids) for i in which]
+        out = [sweep.losses(swept, placed, moved()[i], some, ids) for i in which]
         return [{"loss": x.draws} | ({} if x.frames is None else {"frames": x.frames}) for x in out]
 
-    if lacking := _lacking(stores, among):
-        moved = [sweep.displaced(swept, placed, step) for step in steps]
-        seen = corpus._replace(examples=sweep_examples(corpus, settings))
-        _fill(stores, lacking, seen, compute, among, stage, progress)
+    seen = corpus._replace(examples=sweep_examples(corpus, settings))
+    _fill_all(stores, seen, compute, among, stage, progress)
 
 
-def _lacking(stores: Sequence[store.Store], among: hosts.Hosts) -> dict[int, list[int]]:
-    """This process's chunks that a store misses, each with the positions of those stores."""
-    mine, found = set(hosts.share(among, store.chunks(stores[0]))), {}
+def _fill_all(
+    stores: Sequence[store.Store],
+    corpus: examples.Corpus,
+    compute: _Compute,
+    among: hosts.Hosts,
+    stage: str,
+    progress: Progress,
+) -> None:
+    """Fills the stores: what is missing is shared evenly, wherever an earlier run had stopped.
+
+    Processes share by what each has seen to be missing before any of them wrote. A file system may
+    show one of them less than another; so in the end each looks after a fixed range of all chunks,
+    of which nothing is missing otherwise.
+    """
+    lacking, whole = _lacking(stores), store.chunks(stores[0])
+    there = [chunk for chunk in range(whole) if chunk not in lacking]
+    done = sum(_tracks(stores, there[i]) for i in hosts.share(among, len(there)))
+    mine = [list(lacking)[i] for i in hosts.share(among, len(lacking))]
+    hosts.meet(among, f"{stage}: what is missing")
+    if lacking:
+        own = {chunk: lacking[chunk] for chunk in mine}
+        done = _fill(stores, own, corpus, compute, done, stage, progress)
+    hosts.meet(among, f"{stage}: what was missing")
+    if among.count > 1:
+        left, fixed = _lacking(stores), hosts.share(among, whole)
+        if rest := {chunk: left[chunk] for chunk in fixed if chunk in left}:
+            _fill(stores, rest, corpus, compute, done, stage, progress)
+
+
+def _lacking(stores: Sequence[store.Store]) -> dict[int, list[int]]:
+    """The chunks that a store misses, in order, each with the positions of those stores."""
+    found: dict[int, list[int]] = {}
     for i, one in enumerate(stores):
-        for chunk in mine.intersection(store.missing(one)):
+        for chunk in store.missing(one):
             found.setdefault(chunk, []).append(i)
     return dict(sorted(found.items()))
+
+
+def _tracks(stores: Sequence[store.Store], chunk: int) -> int:
+    return len(store.rows(stores[0], chunk))
 
 
 def _fill(
@@ -129,17 +161,16 @@ def _fill(
     lacking: Mapping[int, Sequence[int]],
     corpus: examples.Corpus,
     compute: _Compute,
-    among: hosts.Hosts,
+    done: int,
     stage: str,
     progress: Progress,
-) -> None:
+) -> int:
     """Computes each chunk for the stores that miss it, together, and writes it to those.
 
-    While one chunk is computed the next is read and the last is written, each by a thread.
+    While one chunk is computed the next is read and the last is written, each by a thread. Tracks
+    that are `done` already count as this process's; how many are in the end is returned.
     """
-    mine = hosts.share(among, store.chunks(stores[0]))
-    total = sum(len(store.rows(stores[0], chunk)) for chunk in mine)
-    done = total - sum(len(store.rows(stores[0], chunk)) for chunk in lacking)
+    total = done + sum(_tracks(stores, chunk) for chunk in lacking)
     progress(stage, done, total)
 
     def read(chunk: int) -> tuple[Sequence[str], examples.Example]:
@@ -150,7 +181,7 @@ def _fill(
     def write(chunk: int, values: Sequence[Mapping[str, np.ndarray]]) -> int:
         for i, own in zip(lacking[chunk], values, strict=True):
             store.write_chunk(stores[i], chunk, own)
-        return len(store.rows(stores[0], chunk))
+        return _tracks(stores, chunk)
 
     written: list[Future[int]] = []
     with ThreadPoolExecutor(1) as writer:
@@ -163,6 +194,7 @@ def _fill(
         for last in written:
             done += last.result()
             progress(stage, done, total)
+    return done
 
 
 def _kept(settings: Settings) -> str:

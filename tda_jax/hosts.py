@@ -6,11 +6,13 @@ value depends neither on the process that computes it nor on their number, so lo
 batches are the same; a job that was begun by many may be finished by few.
 """
 
+import json
 import os
 import sys
 import time
-from collections.abc import Callable
-from typing import NamedTuple, NoReturn, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import jax
 from orbax.checkpoint import multihost
@@ -109,8 +111,14 @@ def meet(hosts: Hosts, name: str, patience: float = _PATIENCE) -> None:
     """
     if hosts.count == 1:
         return
-    try:
+    with _together(hosts, name):
         multihost.get_barrier_sync_fn()(key=name, timeout_ms=round(patience * 1000))
+
+
+@contextmanager
+def _together(hosts: Hosts, name: str) -> Iterator[None]:
+    try:
+        yield
     except jax.errors.JaxRuntimeError as error:
         raise InputError(
             f"process {hosts.index} of {hosts.count}, at {name!r}: another one has ended, or was "
@@ -150,6 +158,33 @@ def meet_in(hosts: Hosts, folder: Place, name: str, patience: float = _PATIENCE)
     meet(hosts, f"{name} seen")
     if hosts.first:
         places.delete(mark)
+
+
+def agreed(hosts: Hosts, name: str, find: Callable[[], Any], patience: float = _PATIENCE) -> Any:
+    """What process 0 finds, told to all: what a folder holds need not look the same to each.
+
+    Args:
+        hosts: all that must know it.
+        name: of the matter; the same one may come again.
+        find: called by process 0 alone; gives anything that JSON keeps.
+        patience: seconds.
+
+    Raises:
+        InputError: as `meet`.
+    """
+    if hosts.count == 1:
+        return find()
+    client = multihost.get_jax_distributed_client()
+    key = f"tda_jax/{name}"
+    if hosts.first:
+        client.key_value_set(key, json.dumps(find()))
+    with _together(hosts, name):
+        found = client.blocking_key_value_get(key, round(patience * 1000))
+    meet(hosts, f"{name} told", patience)
+    if hosts.first:
+        client.key_value_delete(key)
+    meet(hosts, f"{name} known", patience)  # until then nobody may ask again
+    return json.loads(found)
 
 
 def leave(status: int) -> NoReturn:

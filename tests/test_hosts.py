@@ -19,6 +19,9 @@ hosts._HEARTBEAT, hosts._SEEN_WITHIN = 10, 1.0
 among = hosts.join(f"127.0.0.1:{port}", 2, int(index))
 try:
     hosts.meet_in(among, Path(folder), "here")
+    for i in range(20):  # of one name, one after the other
+        said = hosts.agreed(among, "a matter", lambda: [i, among.index])
+        assert said == [i, 0], said
 except InputError as error:
     print(error, flush=True)
     hosts.leave(1)

@@ -1,5 +1,6 @@
 """Passes over a corpus: chunk by chunk into stores, for several queries at a time."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
@@ -122,32 +123,31 @@ def _fill_all(
     stage: str,
     progress: Progress,
 ) -> None:
-    """Fills the stores: what is missing is shared evenly, wherever an earlier run had stopped.
-
-    Processes share by what each has seen to be missing before any of them wrote. A file system may
-    show one of them less than another; so in the end each looks after a fixed range of all chunks,
-    of which nothing is missing otherwise.
-    """
-    lacking, whole = _lacking(stores), store.chunks(stores[0])
-    there = [chunk for chunk in range(whole) if chunk not in lacking]
+    """Fills the stores: what is missing is shared evenly, wherever an earlier run had stopped."""
+    missing = hosts.agreed(
+        among, f"{stage}: what is missing", lambda: [_ranges(store.missing(one)) for one in stores]
+    )
+    lacking = _by_chunk(missing)
+    if not lacking:
+        return
+    there = [chunk for chunk in range(store.chunks(stores[0])) if chunk not in lacking]
     done = sum(_tracks(stores, there[i]) for i in hosts.share(among, len(there)))
     mine = [list(lacking)[i] for i in hosts.share(among, len(lacking))]
-    hosts.meet(among, f"{stage}: what is missing")
-    if lacking:
-        own = {chunk: lacking[chunk] for chunk in mine}
-        done = _fill(stores, own, corpus, compute, done, stage, progress)
-    hosts.meet(among, f"{stage}: what was missing")
-    if among.count > 1:
-        left, fixed = _lacking(stores), hosts.share(among, whole)
-        if rest := {chunk: left[chunk] for chunk in fixed if chunk in left}:
-            _fill(stores, rest, corpus, compute, done, stage, progress)
+    own = {chunk: lacking[chunk] for chunk in mine}
+    _fill(stores, own, corpus, compute, done, stage, progress)
 
 
-def _lacking(stores: Sequence[store.Store]) -> dict[int, list[int]]:
+def _ranges(chunks: Sequence[int]) -> list[tuple[int, int]]:
+    """Rising numbers as ranges, each by its first and the one after its last."""
+    ends = [i for i, chunk in enumerate(chunks) if i == 0 or chunks[i - 1] + 1 < chunk]
+    return [(chunks[i], chunks[j - 1] + 1) for i, j in itertools.pairwise([*ends, len(chunks)])]
+
+
+def _by_chunk(missing: Sequence[Sequence[Sequence[int]]]) -> dict[int, list[int]]:
     """The chunks that a store misses, in order, each with the positions of those stores."""
     found: dict[int, list[int]] = {}
-    for i, one in enumerate(stores):
-        for chunk in store.missing(one):
+    for i, ranges in enumerate(missing):
+        for chunk in itertools.chain.from_iterable(range(*ends) for ends in ranges):
             found.setdefault(chunk, []).append(i)
     return dict(sorted(found.items()))
 
@@ -164,11 +164,11 @@ def _fill(
     done: int,
     stage: str,
     progress: Progress,
-) -> int:
+) -> None:
     """Computes each chunk for the stores that miss it, together, and writes it to those.
 
     While one chunk is computed the next is read and the last is written, each by a thread. Tracks
-    that are `done` already count as this process's; how many are in the end is returned.
+    that are `done` already count as this process's.
     """
     total = done + sum(_tracks(stores, chunk) for chunk in lacking)
     progress(stage, done, total)
@@ -194,7 +194,6 @@ def _fill(
         for last in written:
             done += last.result()
             progress(stage, done, total)
-    return done
 
 
 def _kept(settings: Settings) -> str:

@@ -1,5 +1,6 @@
 """Which process fills which chunk of a store, whatever an earlier run had left."""
 
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,7 +13,6 @@ from tda_jax.attribution import passes
 N, CHUNK = 23, 2
 IDS = tuple(f"track {i:02d}" for i in range(N))
 CORPUS = examples.corpus_of(IDS, np.arange(N, dtype=np.float32).reshape(N, 1, 1, 1))
-LOCAL = threading.local()  # which process a thread stands for
 FIELD = store.Field("loss", (), "float32")
 
 
@@ -33,11 +33,18 @@ def stores(tmp_path):
 
 def together(stores, count, monkeypatch):
     """Fills them by so many threads, each as a process; the chunks of each, and what it told."""
-    barrier = threading.Barrier(count)
-    monkeypatch.setattr(hosts, "meet", lambda *_: barrier.wait(60))
+    barrier, told_by_first = threading.Barrier(count), []
+
+    def agreed(among, name, find):
+        if among.first:
+            told_by_first.append(json.loads(json.dumps(find())))
+        barrier.wait(60)
+        return told_by_first[-1]
+
+    monkeypatch.setattr(hosts, "agreed", agreed)
 
     def process(index):
-        computed, told, LOCAL.index = [], [], index
+        computed, told = [], []
 
         def compute(some, ids, which):
             computed.append((IDS.index(ids[0]) // CHUNK, tuple(which)))
@@ -70,16 +77,9 @@ def test_where_nothing_is_missing_nothing_is_told(stores, monkeypatch):
     assert together(stores, 2, monkeypatch) == ([[], []], [[], []])
 
 
-@pytest.mark.parametrize("late", [0, 1, 2])
-def test_a_process_that_sees_less_leaves_nothing_out(stores, late, monkeypatch):
-    """To one process the folder looks, at first, as it did before anything was done."""
-    lacking = passes._lacking
-
-    def stale(kept):
-        first, LOCAL.looked = not hasattr(LOCAL, "looked"), True
-        nothing = {chunk: [0, 1] for chunk in range(12)}
-        return nothing if first and LOCAL.index == late else lacking(kept)
-
-    monkeypatch.setattr(passes, "_lacking", stale)
-    each, _ = together(stores, 3, monkeypatch)
-    assert {chunk for some in each for chunk, _ in some} >= {2, 5, 6, 8, 9, 10, 11}
+@pytest.mark.parametrize(
+    ("chunks", "ranges"),
+    [([], []), ([3], [(3, 4)]), ([0, 1, 2], [(0, 3)]), ([0, 2, 3, 7, 8], [(0, 1), (2, 4), (7, 9)])],
+)
+def test_numbers_as_ranges(chunks, ranges):
+    assert passes._ranges(chunks) == ranges

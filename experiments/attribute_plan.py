@@ -10,7 +10,7 @@ from experiments.attribute_outputs import size
 from tda_jax.attribution.contract import Model
 from tda_jax.attribution.plan import Stage
 from tda_jax.attribution.probe import probe
-from tda_jax.attribution.remaining import kept_bytes, left
+from tda_jax.attribution.remaining import disk_bytes, left
 from tda_jax.attribution.workdir import Job
 
 
@@ -75,7 +75,7 @@ def describe(found: Mapping[str, Cost], given: Inputs, job: Job, processes: int)
     lines.append(
         f"{total:.3g} hours on {processes} process(es) of {len(on.devices)} "
         f"{on.devices[0].device_kind} each, by the time of a batch of each stage on this one; "
-        f"{size(kept_bytes(job, len(given.queries.ids)))} on disk in {job.workdir}"
+        f"{size(disk_bytes(job, len(given.queries.ids)))} on disk at most in {job.workdir}"
     )
     return "\n".join(lines)
 
@@ -85,7 +85,7 @@ def as_json(found: Mapping[str, Cost], given: Inputs, job: Job, processes: int) 
     return {
         "stages": {name: cost._asdict() for name, cost in found.items()},
         "hours": sum(cost.hours for cost in found.values()),
-        "bytes_on_disk": kept_bytes(job, len(given.queries.ids)),
+        "bytes_on_disk": disk_bytes(job, len(given.queries.ids)),
         "processes": processes,
         "devices": [str(device) for device in given.compute.devices],
         "batch": given.compute.batch,

@@ -35,6 +35,7 @@ from tda_jax.attribution.workdir import (
     STEP,
     Job,
     calibration_source,
+    drop_directions,
     fisher_source,
     gradient_source,
     job_of,
@@ -43,6 +44,7 @@ from tda_jax.attribution.workdir import (
     query_folder,
     step_source,
     sweep_parts,
+    whole_sweep,
 )
 from tda_jax.places import Place
 
@@ -127,22 +129,37 @@ def run(
     out = Run({}, before, {}, [], notes, own_rows(corpus, queries))
     for start in range(0, len(queries.ids), compute.queries_per_pass):
         some = range(start, min(start + compute.queries_per_pass, len(queries.ids)))
-        asked = [examples.take(queries, [i]) for i in some]
-        _tell(work, start, len(queries.ids))
-        _prepare_together(work, asked)
-        chosen = {}
-        for query in asked:
-            try:
-                chosen[query.ids[0]] = query, _unlearned(work, query)
-            except unlearn.UnusableQuery as error:
-                out.skipped.append((query.ids[0], str(error)))
-        _tell(work, some.stop, len(queries.ids))
-        one_pass = _linear_pass if settings.method == "linearised" else _exact_pass
-        out.sweeps.update(one_pass(work, chosen) if chosen else {})
-        found = {name: (d.calibration, d.rate) for name, (_, d) in chosen.items()}
-        out.directions.update(found)
-    hosts.meet(compute.hosts, "all queries swept")
+        _one_pass(work, queries, some, out)
     return out
+
+
+def _one_pass(work: _Work, queries: examples.Corpus, some: range, out: Run) -> None:
+    """Unlearns some of the queries, and sweeps the corpus for those that lack a whole sweep."""
+    among, linear = work.job.compute.hosts, work.job.settings.method == "linearised"
+    asked = [examples.take(queries, [i]) for i in some]
+    _tell(work, some.start, len(queries.ids))
+    whole = hosts.agreed(
+        among, "queries swept", lambda: [whole_sweep(work.job, q) is not None for q in asked]
+    )
+    left = [query for query, done in zip(asked, whole, strict=True) if not done]
+    _prepare_together(work, left)
+    chosen = {}
+    for query in left:
+        try:
+            chosen[query.ids[0]] = query, _unlearned(work, query)
+        except unlearn.UnusableQuery as error:
+            out.skipped.append((query.ids[0], str(error)))
+    _tell(work, some.stop, len(queries.ids))
+    stores = (_linear_pass if linear else _exact_pass)(work, chosen) if chosen else {}
+    hosts.meet(among, "queries swept now")
+    for query, done in zip(asked, whole, strict=True):
+        name = query.ids[0]
+        if not done and name not in chosen:
+            continue
+        out.sweeps[name] = open_sweep(work.job, query) if done else stores[name]
+        out.directions[name] = _measured(work, query) if done else _told(chosen[name][1])
+        if among.first:
+            drop_directions(work.job, query)
 
 
 def _print(job: Job, queries: examples.Corpus) -> str:
@@ -204,6 +221,17 @@ def _block(work: _Work, query: examples.Corpus, block: int) -> tuple[tree.Flat, 
         query_folder(work.job.workdir, query.ids[0]) / GRADIENT,
         gradient_source(work.job, query),
     )
+
+
+def _told(direction: Direction) -> tuple[directions.Calibration, float]:
+    return direction.calibration, direction.rate
+
+
+def _measured(work: _Work, query: examples.Corpus) -> tuple[directions.Calibration, float]:
+    """The response and the learning rate of a query that was swept before."""
+    path = query_folder(work.job.workdir, query.ids[0]) / CALIBRATION
+    kept = directions.read_calibration(path, calibration_source(work.job, query), query.ids[0])
+    return kept, directions.rate_of(kept, work.job.settings)
 
 
 def _direction(work: _Work, query: examples.Corpus) -> Direction:

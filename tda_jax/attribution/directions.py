@@ -4,6 +4,8 @@ The query's loss and its derivatives are taken on draws of their own, neither th
 nor those of the sweep, so that it never meets its own noise.
 """
 
+import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -79,14 +81,29 @@ def calibrate(
             "b_unbiased": got.b.mean(dtype=np.float64),
         }
         artifact.save(path, {name: np.asarray(x) for name, x in means.items()}, source, {})
+    return read_calibration(path, source, query.ids[0])
+
+
+def read_calibration(path: Place, source: Mapping[str, Any], query: str) -> Calibration:
+    """The response of one query, from its artifact.
+
+    Args:
+        path: of the artifact.
+        source: what it is made from.
+        query: its id.
+
+    Raises:
+        UnusableQuery: a term is not finite.
+        InputError: there is no such artifact, or it is of something else.
+    """
     found, _ = artifact.load(path, source)
-    if not all(np.isfinite(value) for value in found.values()):
-        means = {name: float(x) for name, x in found.items()}
+    means = {name: float(x) for name, x in found.items()}
+    if not all(map(math.isfinite, means.values())):
         raise unlearn.UnusableQuery(
-            f"query {query.ids[0]!r}: its response {means} to its direction is not finite; "
+            f"query {query!r}: its response {means} to its direction is not finite; "
             "raise the damping, in another workdir"
         )
-    return Calibration(**{name: float(x) for name, x in found.items()})
+    return Calibration(**means)
 
 
 def rate_of(calibration: Calibration, settings: Settings) -> float:

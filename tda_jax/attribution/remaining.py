@@ -24,6 +24,7 @@ from tda_jax.attribution.workdir import (
     open_sweep,
     query_folder,
     step_source,
+    whole_sweep,
 )
 from tda_jax.manifest import MANIFEST
 from tda_jax.places import Place
@@ -46,6 +47,9 @@ def left(job: Job, queries: examples.Corpus) -> dict[str, int]:
     swept = []
     for i in range(len(queries.ids)):
         query = examples.take(queries, [i])
+        if whole_sweep(job, query) is not None:
+            swept.append(np.zeros(n, bool))
+            continue
         folder = query_folder(job.workdir, query.ids[0])
         gradient, calibration, usable = _of_query(job, query, folder)
         found["query gradients"] += gradient
@@ -64,16 +68,20 @@ def left(job: Job, queries: examples.Corpus) -> dict[str, int]:
     return found | {"linearised sweep": total * s.draws.count}
 
 
-def kept_bytes(job: Job, queries: int) -> int:
-    """Bytes of all that a run keeps for so many queries, but for tables and what files add."""
+def disk_bytes(job: Job, queries: int) -> int:
+    """Bytes on disk at most while so many queries are attributed, but for tables and files' heads.
+
+    The sweeps of all of them stay; gradients and steps are those of one pass.
+    """
     s, n = job.settings, len(job.corpus.ids)
     moved, _ = split_group(job.model, s.group)
     group = sum(leaf.size * leaf.dtype.itemsize for leaf in moved.values())
+    together = min(queries, job.compute.queries_per_pass)
     if s.method == "exact":
         frames = job.corpus.examples.latent.shape[1]
         losses = n * _bytes(passes.loss_fields(s, frames))
-        return group * (1 + queries * (s.blocks + 1)) + (1 + queries) * losses
-    return group * (1 + queries * s.blocks) + queries * n * _bytes(passes.linear_fields(s))
+        return group * (1 + together * (s.blocks + 1)) + (1 + queries) * losses
+    return group * (1 + together * s.blocks) + queries * n * _bytes(passes.linear_fields(s))
 
 
 def _bytes(fields: list[store.Field]) -> int:

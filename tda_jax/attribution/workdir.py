@@ -6,15 +6,18 @@ WORKDIR/queries/QUERY/gradient/BLOCK.safetensors  a block of the query's gradien
 WORKDIR/queries/QUERY/calibration.safetensors     the query's own response
 WORKDIR/queries/QUERY/step.safetensors            Δ ("exact" only)
 WORKDIR/queries/QUERY/sweep/                      store: what the sweep gave for this query
+
+Gradients and Δ, by far the most of a large network, go once the query's sweep is whole.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tda_jax import artifact, examples, fingerprint, store
+from tda_jax import artifact, examples, fingerprint, places, store
 from tda_jax.attribution import information, passes, prepare
 from tda_jax.attribution.contract import Model
 from tda_jax.attribution.settings import Compute, Settings, made_of
+from tda_jax.manifest import MANIFEST
 from tda_jax.places import Place
 
 QUERIES = "queries"
@@ -80,6 +83,27 @@ def job_of(
 def query_folder(workdir: Place, query: str) -> Place:
     """Where the results of a query lie."""
     return workdir / QUERIES / prepare.slug(query)
+
+
+def whole_sweep(job: Job, query: examples.Corpus) -> store.Store | None:
+    """The sweep of a query that is whole, so that nothing is left to do for it; else None.
+
+    Raises:
+        InputError: what is there is of something else.
+    """
+    folder = query_folder(job.workdir, query.ids[0])
+    if not all(places.exists(folder / name) for name in (CALIBRATION, f"{SWEEP}/{MANIFEST}")):
+        return None
+    found = open_sweep(job, query)
+    return None if store.missing(found) else found
+
+
+def drop_directions(job: Job, query: examples.Corpus) -> None:
+    """Deletes what only a query's sweep needed, once that is whole and nobody reads it."""
+    folder = query_folder(job.workdir, query.ids[0])
+    places.delete_folder(folder / GRADIENT)
+    if places.exists(folder / STEP):
+        places.delete(folder / STEP)
 
 
 def sweep_parts(workdir: Place) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tda_jax import columns, devices, examples, store
-from tda_jax.attribution import by_unlearning, information, prepare, unlearn
+from tda_jax.attribution import by_unlearning, information, prepare, unlearn, workdir
 from tda_jax.attribution.settings import Compute, Settings
 from tda_jax.columns import Column
 from tda_jax.errors import InputError
@@ -223,7 +223,7 @@ def test_results_of_other_tracks_are_refused(tmp_path):
         with pytest.raises(InputError, match=r"fisher.*tracks is"):
             run(tmp_path, corpus=fewer)
     (tmp_path / "fisher.safetensors").unlink()
-    with pytest.raises(InputError, match=r"calibration.*tracks is"):
+    with pytest.raises(InputError, match=r"sweep.*tracks is"):
         run(tmp_path, corpus=of(*"aabbcdefg"))
 
 
@@ -263,3 +263,33 @@ def test_a_mask_over_part_of_a_query_changes_its_scores(tmp_path):
     whole, _ = run(tmp_path / "whole", queries=queries)
     half, _ = run(tmp_path / "half", queries=part)
     assert np.abs(rise(whole, "track 1") - rise(half, "track 1")).max() > 1e-3
+
+
+@pytest.mark.parametrize("settings", [LINEAR, EXACT], ids=["linearised", "exact"])
+def test_gradients_and_steps_go_once_a_sweep_is_whole(tmp_path, monkeypatch, settings):
+    """And a query that is swept needs none of them again, unless a chunk is taken away."""
+    first, _ = run(tmp_path, settings)
+    folders = [workdir.query_folder(tmp_path, name) for name in first.sweeps]
+    for folder in folders:
+        assert {path.name for path in folder.iterdir()} == {"calibration.safetensors", "sweep"}
+    with monkeypatch.context() as patch:
+        patch.setattr(unlearn, "block_gradient", None)
+        again, _ = run(tmp_path, settings, queries=(1, 4, 7))
+    assert again.directions == first.directions
+    assert list(again.sweeps) == list(first.sweeps)
+    wanted = [rise(first, name) for name in first.sweeps]
+    (folders[1] / "sweep" / "done" / "00000001.json").unlink()
+    mended, _ = run(tmp_path, settings)
+    for name, values in zip(first.sweeps, wanted, strict=True):
+        np.testing.assert_array_equal(rise(mended, name), values)
+    assert not list(tmp_path.rglob("gradient"))
+
+
+def test_of_a_sweep_that_is_not_whole_the_gradients_stay(tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store, "write_chunk", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path)
+    assert len(list(tmp_path.rglob("gradient/*.safetensors"))) == 2 * LINEAR.blocks

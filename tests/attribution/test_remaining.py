@@ -8,7 +8,7 @@ from tda_jax import devices, examples
 from tda_jax.attribution import by_unlearning, plan, remaining
 from tda_jax.attribution.probe import probe
 from tda_jax.attribution.settings import Compute, Settings
-from tda_jax.attribution.workdir import GRADIENT, SWEEP, job_of, query_folder
+from tda_jax.attribution.workdir import FISHER, SWEEP, job_of, query_folder
 from tda_jax.errors import InputError
 from tests.attribution import tiny
 
@@ -57,16 +57,13 @@ def test_of_a_finished_run_nothing_is_left(finished):
 def test_what_is_taken_away_is_left(finished):
     folder = query_folder(finished.workdir, QUERIES.ids[2])
     mark = folder / SWEEP / "done" / "00000001.json"
-    block = folder / GRADIENT / "2.safetensors"
-    kept = [(path, path.read_bytes()) for path in (mark, block)]
-    for path, _ in kept:
-        path.unlink()
+    kept = mark.read_bytes()
+    mark.unlink()
     found = {name: n for name, n in remaining.left(finished, QUERIES).items() if n}
-    for path, content in kept:
-        path.write_bytes(content)
+    mark.write_bytes(kept)
     swept = {"exact": "losses after unlearning", "linearised": "linearised sweep"}
     of_sweep = {swept[finished.settings.method]: 3 * 40}  # rows 4 to 6
-    assert found == {"query gradients": 8} | of_sweep
+    assert found == {"query gradients": 32} | of_sweep  # which went when the sweep was whole
 
 
 @pytest.mark.parametrize("value", [0.0, np.nan])
@@ -90,12 +87,13 @@ def test_bytes_on_disk_are_those_of_arrays(finished):
         for path in finished.workdir.rglob("*")
         if path.is_file() and "fields" in path.parts and path.name != "zarr.json"
     )
-    said = remaining.kept_bytes(finished, len(QUERIES.ids))
-    files = [*finished.workdir.glob("*.safetensors"), *finished.workdir.rglob("gradient/*")]
-    files += finished.workdir.rglob("step.safetensors")
-    heads = 2000 * len(files)
-    assert said <= arrays * 8 / 7 + sum(f.stat().st_size for f in files)  # a chunk is padded
-    assert said >= arrays * 7 / 8 + sum(f.stat().st_size for f in files) - heads
+    assert not [*finished.workdir.rglob("gradient/*"), *finished.workdir.rglob("step*")]
+    fisher = (finished.workdir / FISHER).stat().st_size
+    each = finished.settings.blocks + (finished.settings.method == "exact")
+    at_most = fisher * (1 + 2 * each)  # of the two queries of a pass
+    said = remaining.disk_bytes(finished, len(QUERIES.ids))
+    assert said <= arrays * 8 / 7 + at_most  # a chunk is padded
+    assert said >= arrays * 7 / 8 + at_most - 2000 * (1 + 2 * each)  # heads of files
 
 
 @pytest.mark.parametrize("method", METHODS)

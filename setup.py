@@ -35,7 +35,7 @@ setup(
         "soxr>=0.5",
         "tensorboardX>=2.6",
         "tensorflow-datasets>=4.9.10",
-        "tensorstore>=0.1.80",
+        "tensorstore>=0.1.86",
         "tokenizers>=0.20",
         "tqdm>=4.66",
     ],

@@ -140,8 +140,9 @@ def _write_tables(
     found: by_unlearning.Run, given: inputs.Inputs, workdir: Place, clock: Clock, synthetic: bool
 ) -> outputs.Written:
     """Writes the tables and figures of each query, one query after the other."""
-    alike = likeness(given.queries, given.corpus, given.tracks, given.heard)
     written, total = outputs.Written([], [], set(), set(), {}), len(found.sweeps)
+    clock("tables and figures", 0, total)
+    alike = likeness(given.queries, given.corpus, given.tracks, given.heard)
     for i, (query, table) in enumerate(tables(found, given.corpus, given.settings)):
         clock("tables and figures", i, total)
         row = given.queries.ids.index(query)

@@ -94,6 +94,12 @@ def refuse_card(config: Any) -> None:
             f"workdir = {config.workdir!r} is in a bucket, and what is made without --config.model "
             "and --config.corpus needs a folder; give both, or another workdir"
         )
+    for name in ("corpus", "queries"):
+        if places.is_url(config[name]) and not config[name].startswith("gs://"):
+            raise InputError(
+                f"{name} = {config[name]!r}: datasets are read from gs:// alone; copy the bucket, "
+                "or give the folder that it is mounted at"
+            )
     places.exists(workdir / "summary.json")  # what is wrong with a bucket is told now
 
 

@@ -1,6 +1,7 @@
 """How far each process is: a small file for people and schedulers, and events for TensorBoard."""
 
 import json
+import math
 import threading
 import time
 from collections.abc import Mapping
@@ -8,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Self
+from typing import Any, NamedTuple, Self
 
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
@@ -23,7 +24,18 @@ from tda_jax.hosts import Hosts
 from tda_jax.places import Place
 
 _OFTEN, _TO_A_BUCKET = 5.0, 30.0  # seconds between two writings within a stage
+_PATIENCE = 60.0  # seconds for the last word to a bucket
 _AT_ONCE = 16  # files that are read together
+
+
+class _Told(NamedTuple):
+    """What this process told last: a stage, when it began here, and what was done by then."""
+
+    stage: str = ""
+    done: int = 0
+    total: int = 0
+    began: float = 0.0
+    at_first: int = 0
 
 
 class Status:
@@ -37,7 +49,8 @@ class Status:
     block that this is entered with ends, then "finished", or "failed" with its `reason`; of a
     process that was killed it stays "running", and `updated` grows old. Process 0 passes on the
     sums over all processes that are at its stage; the others pass nothing on. Within the block a
-    thread does both from time to time, also while a process compiles, or waits for the others.
+    thread does both from time to time, also while a process compiles, or waits for the others. To
+    a bucket only that thread writes, after a first time, so that nothing waits for it.
 
     Raises:
         InputError: the folder is not one that this process may write to.
@@ -45,13 +58,13 @@ class Status:
 
     def __init__(self, progress: Progress, folder: Place, among: Hosts) -> None:
         self._progress, self._folder, self._among = progress, folder, among
-        self._stage, self._began, self._written, self._at_first = "", 0.0, 0.0, 0
+        self._told, self._shown, self._written = _Told(), -math.inf, -math.inf
+        self._others: list[Mapping[str, Any]] = []  # what the other processes have told
+        self._passed: tuple[str, int, int] | None = None
         self._events: EventsWriter | None = None
-        self._watched, self._told = True, {}
+        self._watched = True
         self._remote = places.is_url(folder)
-        self._often = _TO_A_BUCKET if self._remote else _OFTEN
         self._ours = ExitStack()  # the folder of events that are copied to a bucket
-        self._passed = (0, 0)
         self._one, self._ended = threading.Lock(), threading.Event()
         self._beat = threading.Thread(target=self._beats, daemon=True)
         try:
@@ -69,68 +82,100 @@ class Status:
     ) -> None:
         """Writes how the run ended, if it had begun."""
         self._ended.set()
-        self._beat.join()
         with self._ours:
-            if not self._told:
-                return
-            if error is None:
-                self._keep({"state": "finished"})
-                return
-            with suppress(InputError):  # the error itself is what must be seen
-                self._keep({"state": "failed", "reason": str(error) or type(error).__name__})
+            if self._remote:  # which may not answer: nobody waits long for that
+                last = threading.Thread(target=self._end, args=(error,), daemon=True)
+                last.start()
+                last.join(_PATIENCE)
+            else:
+                self._end(error)
+
+    def _end(self, error: BaseException | None) -> None:
+        self._beat.join()
+        told, now = self._told, time.monotonic()
+        if not told.stage:
+            return
+        if error is None:
+            self._keep(told, now, {"state": "finished"})
+            return
+        with suppress(InputError):  # the error itself is what must be seen
+            reason = str(error) or type(error).__name__
+            self._keep(told, now, {"state": "failed", "reason": reason})
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Writes the file where a stage begins or ends, and now and then between."""
         now = time.monotonic()
         with self._one:
-            if stage != self._stage:
-                self._stage, self._began, self._at_first = stage, now, done
-            elif now - self._written < self._often and done < total:
+            old = self._told
+            begins = stage != old.stage
+            since = (now, done) if begins else (old.began, old.at_first)
+            self._told = _Told(stage, done, total, *since)
+            if not begins and now - self._shown < _OFTEN and done < total:
                 return
-            self._written = now
-            self._write(stage, done, total, now - self._began)
-            if self._among.first:
-                self._pass_on()
+            self._shown = now
+            if not (self._remote and old.stage):
+                self._write(self._told, now)
+            self._pass_on()
 
     def _beats(self) -> None:
         """Says that this process lives, and how far all are, while it has nothing to tell."""
-        while not self._ended.wait(self._often):
+        often = _TO_A_BUCKET if self._remote else _OFTEN
+        while not self._ended.wait(often):
             now = time.monotonic()
-            with self._one:
-                if not self._told or now - self._written < self._often:
+            with suppress(Exception):  # of one beat; what is wrong is told when there is progress
+                if self._remote:
+                    if self._told.stage:
+                        self._write(self._told, now)
+                    with self._one:
+                        self._pass_on(changed=True)
                     continue
-                self._written = now
-                self._told["seconds"] = round(now - self._began, 1)
-                with suppress(InputError):  # it is told when there is progress
-                    self._keep({"state": "running"})
-                if self._among.first:
-                    self._pass_on(changed=True)
+                with self._one:
+                    if self._told.stage and now - self._written >= often:
+                        self._write(self._told, now)
+                        self._pass_on(changed=True)
 
     def _pass_on(self, changed: bool = False) -> None:
         """Passes on the sums over all processes, on wish only if they have changed."""
-        sums = self._sums(self._stage, self._told["done"], self._told["total"])
-        if not changed or sums != self._passed:
-            self._progress(self._stage, *sums)
-        self._passed = sums
+        told = self._told
+        if not self._among.first or not told.stage:
+            return
+        known = [other for other in self._others if other["stage"] == told.stage]
+        done, total = (
+            getattr(told, name) + sum(other[name] for other in known) for name in ("done", "total")
+        )
+        if not changed or (told.stage, done, total) != self._passed:
+            self._progress(told.stage, done, total)
+        self._passed = told.stage, done, total
 
-    def _write(self, stage: str, done: int, total: int, seconds: float) -> None:
-        self._told = {"stage": stage, "done": done, "total": total, "seconds": round(seconds, 1)}
-        self._keep({"state": "running"})
-        known = {"done": done}
+    def _write(self, told: _Told, now: float) -> None:
+        """Writes the file and the events, and reads what the others have written."""
+        self._written = now
+        self._keep(told, now, {"state": "running"})
+        known, seconds = {"done": told.done}, now - told.began
         if seconds > 0:  # what was there before this run does not count in the rate
-            known["a_second"] = (done - self._at_first) / seconds
+            known["a_second"] = (told.done - told.at_first) / seconds
         if self._watched:
             try:
-                self._add_events(stage.replace(" ", "_"), known, done)
+                self._add_events(told.stage.replace(" ", "_"), known, told.done)
             except (OSError, InputError) as error:  # a picture of the work is no reason to end it
                 self._watched = False
                 warn(f"no more events for TensorBoard in {self._folder} ({error})")
+        if self._among.first:
+            with ThreadPoolExecutor(_AT_ONCE) as pool:
+                self._others = [x for x in pool.map(self._read, range(1, self._among.count)) if x]
 
-    def _keep(self, state: Mapping[str, str]) -> None:
-        content = {"process": self._among.index, **state, **self._told}
+    def _keep(self, told: _Told, now: float, state: Mapping[str, str]) -> None:
+        content = {"process": self._among.index, **state}
+        content |= {name: getattr(told, name) for name in ("stage", "done", "total")}
+        content["seconds"] = round(now - told.began, 1)
         content["updated"] = round(time.time(), 1)
         with whole_file(self._path(self._among.index)) as part:
             part.write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+    def _read(self, index: int) -> Mapping[str, Any] | None:
+        with suppress(OSError, ValueError):  # it is not there yet, or being replaced
+            return json.loads(places.read(self._path(index)))
+        return None
 
     def _left_over(self) -> list[Place]:
         """Files of an earlier run: this process's own, and of processes that are none any more."""
@@ -153,19 +198,6 @@ class Status:
         if self._remote:
             for file in Path(self._here).iterdir():  # the one that was just written to
                 places.write(own / file.name, file.read_bytes())
-
-    def _sums(self, stage: str, done: int, total: int) -> tuple[int, int]:
-        def of(index: int) -> tuple[int, int]:
-            with suppress(OSError, ValueError):  # it is not there yet, or being replaced
-                other = json.loads(places.read(self._path(index)))
-                if other["stage"] == stage:
-                    return other["done"], other["total"]
-            return 0, 0
-
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            others = pool.map(of, range(1, self._among.count))
-            known = [(done, total), *others]
-        return sum(done for done, _ in known), sum(total for _, total in known)
 
     def _path(self, index: int) -> Place:
         return self._folder / f"{index:05d}.json"

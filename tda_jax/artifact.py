@@ -8,14 +8,16 @@ import os
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Shaped
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load as load_bytes
 from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save as save_bytes
 
 from tda_jax import fingerprint, places
 from tda_jax.errors import InputError
@@ -26,6 +28,7 @@ _DTYPES = {"bool", "float16", "bfloat16", "float32", "float64", "complex64"}
 _DTYPES |= {f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
 _PART = ".part"  # the ending of a file that is being written
 _AGAIN = "Delete it and make it again"
+_SIZE, _LONGEST = 8, 10**8  # bytes of a header's length, and of a header
 _ABSENT = "{}: no such file; make the artifact first, or mend the path"
 
 Values = Shaped[np.ndarray, "..."] | Shaped[Array, "..."]
@@ -55,9 +58,13 @@ def save(
         "notes": json.dumps(fingerprint.plain(notes, "notes")),
     }
     head["head_sha256"] = _head_sum(head)
+    head["sha256"] = _sum(head, found)
+    if places.is_url(path):
+        places.write(path, save_bytes(found, head))
+        return
     with whole_file(path) as part:
         try:
-            save_file(found, part, {**head, "sha256": _sum(head, found)})
+            save_file(found, part, head)
         except SafetensorError as error:  # the disk's errors among them
             raise OSError(str(error)) from error
 
@@ -69,12 +76,14 @@ def load(path: Place, made_of: Mapping[str, Any]) -> tuple[dict[str, np.ndarray]
         InputError: there is no such file; it was made from something else (the message says which
             entries differ, and shows both); it is damaged, cut off or no artifact.
     """
-    with _opened(path) as (file, head):
-        _refuse_other(path, head, made_of)
-        try:
-            arrays = load_file(file)
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{path}: cannot be read ({error}). {_AGAIN}") from error
+    remote = places.is_url(path)
+    content = _read(path) if remote else b""
+    head = _checked(path, _head_of(path, content) if remote else _head_in(path))
+    _refuse_other(path, head, made_of)
+    try:
+        arrays = load_bytes(content) if remote else load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: cannot be read ({error}). {_AGAIN}") from error
     if _sum(head, arrays) != head["sha256"]:
         raise InputError(f"{path}: damaged, it does not hold what was written. {_AGAIN}")
     return arrays, json.loads(head["notes"])
@@ -87,9 +96,9 @@ def notes_of(path: Place, made_of: Mapping[str, Any]) -> dict[str, Any]:
         InputError: there is no such file; it was made from something else (the message says which
             entries differ, and shows both); it is cut off or no artifact.
     """
-    with _opened(path) as (_, head):
-        _refuse_other(path, head, made_of)
-        return json.loads(head["notes"])
+    head = _head(path)
+    _refuse_other(path, head, made_of)
+    return json.loads(head["notes"])
 
 
 def describe(path: Place) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -98,8 +107,8 @@ def describe(path: Place) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
         InputError: there is no such file; it is cut off or no artifact.
     """
-    with _opened(path) as (_, head):
-        return json.loads(head["made_of"]), json.loads(head["notes"])
+    head = _head(path)
+    return json.loads(head["made_of"]), json.loads(head["notes"])
 
 
 def claim(path: Place, made_of: Mapping[str, Any], remedy: str) -> None:
@@ -194,33 +203,50 @@ def _to_disk(path: Path) -> None:
         os.close(handle)
 
 
-@contextmanager
-def _opened(path: Place) -> Iterator[tuple[Path, dict[str, str]]]:
-    """The file of an artifact, or a copy of it, and its header."""
-    with ExitStack() as stack:
-        try:
-            file = stack.enter_context(places.local(path))
-        except FileNotFoundError as error:
-            raise InputError(_ABSENT.format(path)) from error
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error})") from error
-        yield file, _head(file, path)
-
-
 def _refuse_other(path: Place, head: Mapping[str, str], made_of: Mapping[str, Any]) -> None:
     there = json.loads(head["made_of"])
     remedy = "Give another path, or delete the file to make it again"
     fingerprint.refuse_other(str(path), there, fingerprint.plain(made_of, "made_of"), remedy)
 
 
-def _head(file: Path, path: Place) -> dict[str, str]:
-    if not file.is_file():
+def _head(path: Place) -> dict[str, str]:
+    """The header of an artifact; of a bucket no more is read than that."""
+    if not places.is_url(path):
+        return _checked(path, _head_in(path))
+    first = _read(path, 0, _SIZE)
+    length = int.from_bytes(first, "little")
+    if length > _LONGEST:
+        raise InputError(f"{path}: damaged or no artifact, a header of {length} bytes. {_AGAIN}")
+    return _checked(path, _head_of(path, first + _read(path, _SIZE, _SIZE + length)))
+
+
+def _read(path: Place, *some: int) -> bytes:
+    try:
+        return places.read(path, *some)
+    except FileNotFoundError as error:
+        raise InputError(_ABSENT.format(path)) from error
+
+
+def _head_of(path: Place, content: bytes) -> dict[str, str]:
+    """What a file of these bytes says of itself: eight of a length, and so many of JSON."""
+    length = int.from_bytes(content[:_SIZE], "little")
+    try:
+        return dict(json.loads(content[_SIZE : _SIZE + length])["__metadata__"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path}: damaged or no artifact ({error}). {_AGAIN}") from error
+
+
+def _head_in(path: Path) -> dict[str, str]:
+    if not path.is_file():
         raise InputError(_ABSENT.format(path))
     try:
-        with safe_open(file, framework="numpy") as opened:
-            head = opened.metadata() or {}
+        with safe_open(path, framework="numpy") as file:
+            return file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: damaged or no artifact ({error}). {_AGAIN}") from error
+
+
+def _checked(path: Place, head: dict[str, str]) -> dict[str, str]:
     if head.get("format") != _FORMAT:
         raise InputError(
             f"{path}: no artifact, its format is {head.get('format')!r} and not {_FORMAT!r}. "

@@ -6,7 +6,7 @@
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -156,12 +156,28 @@ def create_file(files: ts.KvStore, key: str, content: bytes) -> bytes:
     return files.read(key).result().value
 
 
-def open_array(path: str, field: str, manifest: Mapping[str, Any], create: bool) -> ts.TensorStore:
-    """The zarr array of a field: created if it may be, read-only otherwise.
+def open_arrays(path: str, manifest: Mapping[str, Any], create: bool) -> dict[str, ts.TensorStore]:
+    """The zarr arrays of the fields: created if they may be, read-only otherwise.
 
     Raises:
-        InputError: it is missing, or its metadata is damaged or not what the manifest says.
+        InputError: one is missing, or its metadata is damaged or not what the manifest says.
     """
+    asked, found = {}, {}
+    for name in manifest["fields"]:  # all at once, as a bucket is slow
+        with _using(path, name):
+            asked[name] = _asked_for(path, name, manifest, create)
+    for name, array in asked.items():
+        with _using(path, name):
+            found[name] = array.result()
+    return found
+
+
+def _using(path: str, field: str) -> AbstractContextManager[None]:
+    remedy = "Delete that file and run again what makes the store; no result is lost"
+    return failing(f"{path}/fields/{field}/zarr.json", "cannot be used", remedy)
+
+
+def _asked_for(path: str, field: str, manifest: Mapping[str, Any], create: bool) -> ts.Future:
     spec = manifest["fields"][field]
     metadata = {
         "shape": [manifest["tracks"], *spec["shape"]],
@@ -178,9 +194,7 @@ def open_array(path: str, field: str, manifest: Mapping[str, Any], create: bool)
         "metadata": metadata,
         "store_data_equal_to_fill_value": True,  # a written chunk is always a file
     }
-    remedy = "Delete that file and run again what makes the store; no result is lost"
-    with failing(f"{path}/fields/{field}/zarr.json", "cannot be used", remedy):
-        return ts.open(whole, open=True, create=create, read=True, write=create).result()
+    return ts.open(whole, open=True, create=create, read=True, write=create)
 
 
 @contextmanager

@@ -8,7 +8,6 @@ renamed there.
 
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ from tda_jax.errors import InputError
 Place = Path | epath.Path
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _KNOWN = ("gs://", "s3://")
+_MEANT = "%?#|"  # what libraries take for more than a letter, and not all of them alike
 _REMEDY = "Check the address, that you are logged in, and that you may use that bucket"
 
 
@@ -33,34 +33,45 @@ def place(text: str | Place) -> Place:
     """The path of a folder or of a URL.
 
     Raises:
-        InputError: a URL of something else than a bucket.
+        InputError: a URL of something else than a bucket, or with signs that have a meaning there.
     """
     if not is_url(text):
         return Path(text)
     if not str(text).startswith(_KNOWN):
         raise InputError(f"{text}: no address of a bucket; give {' or '.join(_KNOWN)}BUCKET/PATH")
+    if odd := set(str(text)) & set(_MEANT):
+        raise InputError(f"{text}: {sorted(odd)} mean something in an address; give another path")
     return epath.Path(str(text))
 
 
 def exists(path: Place) -> bool:
-    """Whether there is such a file; a bucket has no folders of its own.
+    """Whether there is such a file; a bucket has no folders of its own. Nothing of it is read.
 
     Raises:
-        InputError: the bucket cannot be read.
+        InputError: the folder or the bucket cannot be read.
     """
-    return _found(path).state != "missing" if is_url(path) else path.exists()
+    if is_url(path):
+        with _asking(path, "cannot be read"):
+            name = path.name.encode()
+            return bool(_folder_of(path).list(ts.KvStore.KeyRange(name, name + b"\0")).result())
+    try:
+        return path.exists()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error}); mend it") from error
 
 
-def read(path: Place) -> bytes:
-    """What a file holds.
+def read(path: Place, start: int = 0, stop: int | None = None) -> bytes:
+    """What a file holds, or some bytes of it.
 
     Raises:
         OSError: there is no such file, or it cannot be read.
-        InputError: the bucket cannot be read.
+        InputError: the bucket cannot be read, or the file has no such bytes.
     """
     if not is_url(path):
-        return path.read_bytes()
-    found = _found(path)
+        return path.read_bytes()[start:stop]
+    with _asking(path, "cannot be read"):
+        some = None if (start, stop) == (0, None) else slice(start, stop)
+        found = _folder_of(path).read(path.name, byte_range=some).result()
     if found.state == "missing":
         raise FileNotFoundError(f"there is no {path}")
     return found.value
@@ -78,6 +89,8 @@ def write(path: Place, content: bytes) -> None:
 
 def listed(folder: Place, ending: str) -> list[Place]:
     """The files of a folder itself whose names end so, by name; none where it is not there.
+
+    Of a bucket everything below the folder is listed for that.
 
     Raises:
         InputError: the bucket cannot be read.
@@ -116,30 +129,8 @@ def delete_folder(folder: Place) -> None:
         _folder_of(folder / "any").delete_range(ts.KvStore.KeyRange()).result()
 
 
-@contextmanager
-def local(path: Place) -> Iterator[Path]:
-    """A file that libraries can open which know no buckets: the file itself, or a copy of it.
-
-    Raises:
-        OSError: there is no such object, or it cannot be copied.
-        InputError: the bucket cannot be read.
-    """
-    if not is_url(path):
-        yield Path(path)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / path.name
-        copy.write_bytes(read(path))
-        yield copy
-
-
 def _folder_of(path: Place) -> ts.KvStore:
     return ts.KvStore.open(f"{path.parent}/").result()
-
-
-def _found(path: Place) -> ts.KvStore.ReadResult:
-    with _asking(path, "cannot be read"):
-        return _folder_of(path).read(path.name).result()
 
 
 @contextmanager

@@ -13,7 +13,8 @@ may open one store at once and write it, each its own chunks.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +31,9 @@ _SHOWN = 5  # chunks that a message names; the rest are counted
 _NO_LOSS = "Delete that file and run again what makes the store; no result is lost"
 _SPACE = "Free space there, or mend its permissions"
 
+_AT_ONCE = 32  # chunks that are read together
+
+Asked = tuple[ts.Future, dict[str, ts.Future]]  # the done-mark of a chunk, and its fields
 Values = Shaped[np.ndarray, "..."] | Shaped[Array, "..."]  # (tracks, *shape of the field)
 
 
@@ -86,7 +90,7 @@ def open_store(
         content = layout.create_file(files, IDS, listed)
     if content != listed:
         raise InputError(f"{path}/{IDS}: damaged, not the ids of the manifest. {_NO_LOSS}")
-    arrays = {name: layout.open_array(path, name, here, create=True) for name in here["fields"]}
+    arrays = layout.open_arrays(path, here, create=True)
     return Store(path, here, tuple(ids), arrays, files)
 
 
@@ -114,8 +118,7 @@ def load_store(path: str | Place) -> Store:
     ids = layout.decode(f"{path}/{IDS}", found[IDS].value, list, _NO_LOSS)
     if fingerprint.of_text(*map(str, ids)) != manifest["ids"]:
         raise InputError(f"{path}/{IDS}: damaged, not the ids of the manifest. {_NO_LOSS}")
-    fields = manifest["fields"]
-    arrays = {name: layout.open_array(path, name, manifest, create=False) for name in fields}
+    arrays = layout.open_arrays(path, manifest, create=False)
     return Store(path, manifest, tuple(ids), arrays, files)
 
 
@@ -203,21 +206,41 @@ def read(
     touched = range(start // size, -(-stop // size)) if start < stop else range(0)
     _refuse_undone(store, touched)
     out = {name: np.empty(*_expected(store, name, stop - start)) for name in names}
-    for chunk in touched:
+    for chunk, values in _read_chunks(store, touched, names):
         here = rows(store, chunk)
         first, last = max(start, here.start), min(stop, here.stop)
-        for name, values in _read_chunk(store, chunk, names).items():
-            out[name][first - start : last - start] = values[first - here.start : last - here.start]
+        for name, found in values.items():
+            out[name][first - start : last - start] = found[first - here.start : last - here.start]
     return out
 
 
-def _read_chunk(store: Store, chunk: int, names: Sequence[str]) -> dict[str, np.ndarray]:
+def _read_chunks(
+    store: Store, chunks: range, names: Sequence[str]
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """The values of done chunks, in order; some are asked for at once, as a bucket is slow."""
+    asked: deque[tuple[int, Asked]] = deque()
+    for chunk in chunks:
+        asked.append((chunk, _ask(store, chunk, names)))
+        if len(asked) == _AT_ONCE:
+            first, reads = asked.popleft()
+            yield first, _read_chunk(store, first, reads)
+    for chunk, reads in asked:
+        yield chunk, _read_chunk(store, chunk, reads)
+
+
+def _ask(store: Store, chunk: int, names: Sequence[str]) -> Asked:
+    """Asks for the done-mark of a chunk and for values of it."""
+    here = rows(store, chunk)
+    reads = {name: store.arrays[name][here.start : here.stop].read() for name in names}
+    return store.files.read(_mark_key(chunk)), reads
+
+
+def _read_chunk(store: Store, chunk: int, asked: Asked) -> dict[str, np.ndarray]:
     """The values of a done chunk, each as its done-mark says it was written."""
-    key, here = _mark_key(chunk), rows(store, chunk)
+    key, here, (marked, reads) = _mark_key(chunk), rows(store, chunk), asked
     remedy = f"Delete {store.path}/{key} and run again: only this chunk is computed again"
     with layout.failing(f"{store.path}: chunk {chunk}", "cannot be read", remedy):
-        content = store.files.read(key).result().value
-        reads = {name: store.arrays[name][here.start : here.stop].read() for name in names}
+        content = marked.result().value
         values = {name: np.asarray(read.result()) for name, read in reads.items()}
     mark = layout.decode(f"{store.path}/{key}", content, dict, remedy)
     sums = mark.get("sha256")

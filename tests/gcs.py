@@ -28,6 +28,7 @@ class Bucket:
     def __init__(self) -> None:
         self.objects: dict[str, Stored] = {}
         self.asked: list[str] = []
+        self.sent = 0  # bytes, of answers
         self.refusing = False
         self._lock, self._count = threading.Lock(), itertools.count(1)
 
@@ -82,6 +83,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if self.command != "HEAD":
+            self.bucket.sent += len(content)
             self.wfile.write(content)
 
     def _json(self, status: int, value: Any) -> None:
@@ -166,12 +168,16 @@ class _Handler(BaseHTTPRequestHandler):
         return self._answer(204)
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 256  # clients ask for many things at once
+
+
 @contextmanager
 def serving() -> Iterator[tuple[Bucket, str]]:
     """A server of one bucket, of whatever name; gives what it holds and its address."""
     bucket = Bucket()
     handler = type("Handler", (_Handler,), {"bucket": bucket})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = _Server(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

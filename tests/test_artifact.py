@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from tda_jax import artifact
+from tda_jax import artifact, places
 from tda_jax.errors import InputError
 
 MADE_OF = {"corpus": "c0", "config": {"group": "all", "draws": 2048}}
@@ -166,7 +166,7 @@ import resource, sys
 sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
 import numpy as np
 from pathlib import Path
-from tda_jax import artifact
+from tda_jax import artifact, places
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, {resource.RLIM_INFINITY}))
 try:
     artifact.save(Path(sys.argv[1]), {{"x": np.zeros(100_000)}}, {{}}, {{}})
@@ -239,3 +239,45 @@ def test_what_a_kill_left_is_swept_and_nothing_else(tmp_path):
     artifact.sweep(tmp_path, "queries/*/*")
     assert not list(tmp_path.rglob("*.part"))
     artifact.sweep(tmp_path / "nothing")
+
+
+def test_of_an_artifact_in_a_bucket_no_more_is_read_than_is_asked_for(bucket):
+    path = places.place("gs://bucket/run/a.safetensors")
+    arrays = {"x": np.arange(10**5, dtype=np.float32)}
+    artifact.save(path, arrays, MADE_OF, NOTES)
+    bucket.sent = 0
+    assert artifact.notes_of(path, MADE_OF) == NOTES
+    assert artifact.describe(path) == (MADE_OF, NOTES)
+    assert bucket.sent < 10**4
+    found, notes = artifact.load(path, MADE_OF)
+    np.testing.assert_array_equal(found["x"], arrays["x"])
+    assert notes == NOTES
+    assert bucket.sent < 4 * 10**5 + 2 * 10**4
+
+
+@pytest.mark.parametrize("at", [3, 200, 10**5])
+def test_a_damaged_artifact_in_a_bucket_is_refused(bucket, at):
+    path = places.place("gs://bucket/run/a.safetensors")
+    artifact.save(path, {"x": np.arange(10**5, dtype=np.float32)}, MADE_OF, NOTES)
+    content = bytearray(bucket.objects["run/a.safetensors"].content)
+    content[at] ^= 8
+    places.write(path, bytes(content))
+    with pytest.raises(InputError, match=r"gs://bucket/run/a.safetensors: .*(damaged|artifact)"):
+        artifact.load(path, MADE_OF)
+
+
+@pytest.mark.parametrize("length", [0, 5, 100])
+def test_an_artifact_that_is_cut_short_in_a_bucket_is_refused(bucket, length):
+    path = places.place("gs://bucket/run/a.safetensors")
+    artifact.save(path, {"x": np.arange(10**5, dtype=np.float32)}, MADE_OF, NOTES)
+    places.write(path, bucket.objects["run/a.safetensors"].content[:length])
+    for read in (artifact.notes_of, artifact.load):
+        with pytest.raises(InputError, match=r"gs://bucket/run/a.safetensors: "):
+            read(path, MADE_OF)
+
+
+def test_what_is_not_in_a_bucket_is_told(bucket):
+    path = places.place("gs://bucket/run/a.safetensors")
+    for read in (artifact.notes_of, artifact.load):
+        with pytest.raises(InputError, match=r"gs://bucket/run/a.safetensors: no such file"):
+            read(path, MADE_OF)

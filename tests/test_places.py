@@ -28,8 +28,8 @@ def test_what_is_written_is_read(root):
         put(path, content)
         assert places.read(path) == content
         assert places.exists(path)
-        with places.local(path) as file:
-            assert file.read_bytes() == content
+    put(path, b"0123456789")
+    assert places.read(path, 2, 5) == b"234"
 
 
 def test_files_of_a_folder_itself_are_listed_by_name(root):
@@ -73,6 +73,28 @@ def test_a_bucket_that_refuses_is_named(bucket):
 def test_a_wrong_address_is_named(url):
     with pytest.raises(InputError, match=f"{url}: cannot be read .* Check the address"):
         places.exists(places.place(url))
+
+
+@pytest.mark.parametrize("letter", "%?#|")
+def test_an_address_that_libraries_read_in_several_ways_is_refused(letter):
+    with pytest.raises(InputError, match="mean something in an address"):
+        places.place(f"gs://bucket/a{letter}20b")
+
+
+def test_to_know_that_a_file_is_there_none_of_it_is_read(bucket):
+    path = places.place("gs://bucket/run/large")
+    put(path, bytes(10**6))
+    bucket.sent = 0
+    assert places.exists(path)
+    assert not places.exists(path.with_name("larg"))
+    assert not places.exists(path.parent)
+    assert bucket.sent < 10**4
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path):
+    path = tmp_path / ("x" * 300)
+    with pytest.raises(InputError, match=r"cannot be read .*File name too long"):
+        places.exists(path)
 
 
 @pytest.mark.parametrize("url", ["GS://bucket/a", "file:///a", "https://x.org/a"])

@@ -9,6 +9,7 @@ the queries' blocks and of the stores' chunks. They meet between these, and in n
 """
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -48,6 +49,7 @@ from tda_jax.attribution.workdir import (
 )
 from tda_jax.places import Place
 
+_AT_ONCE = 8  # stores that are opened together, as a bucket is slow
 _PATIENCE = 1800.0  # seconds within which all processes have read what they are given
 
 
@@ -268,7 +270,7 @@ def _linear_pass(
     work: _Work, chosen: Mapping[str, tuple[examples.Corpus, Direction]]
 ) -> dict[str, store.Store]:
     compute = work.job.compute
-    stores = {name: _sweep_store(work, query) for name, (query, _) in chosen.items()}
+    stores = _sweep_stores(work, chosen)
     blocks = [direction.blocks for _, direction in chosen.values()]
     blocks += blocks[-1:] * (compute.queries_per_pass - len(blocks))
     passes.linear_pass(
@@ -286,7 +288,7 @@ def _linear_pass(
 def _exact_pass(
     work: _Work, chosen: Mapping[str, tuple[examples.Corpus, Direction]]
 ) -> dict[str, store.Store]:
-    stores = {name: _sweep_store(work, query) for name, (query, _) in chosen.items()}
+    stores = _sweep_stores(work, chosen)
     steps = [_step(work, query, direction) for query, direction in chosen.values()]
     _loss_pass(work, steps, list(stores.values()), "losses after unlearning")
     return stores
@@ -315,7 +317,14 @@ def _loss_pass(
     )
 
 
-def _sweep_store(work: _Work, query: examples.Corpus) -> store.Store:
-    """A query's store, which process 0 makes and the others open."""
-    among = work.job.compute.hosts
-    return hosts.first_then_all(among, "store of a query", lambda: open_sweep(work.job, query))
+def _sweep_stores(
+    work: _Work, chosen: Mapping[str, tuple[examples.Corpus, Direction]]
+) -> dict[str, store.Store]:
+    """The queries' stores, which process 0 makes and the others open; some at once."""
+
+    def opened() -> dict[str, store.Store]:
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            found = pool.map(lambda query: open_sweep(work.job, query[0]), chosen.values())
+            return dict(zip(chosen, found, strict=True))
+
+    return hosts.first_then_all(work.job.compute.hosts, "stores of queries", opened)

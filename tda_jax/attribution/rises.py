@@ -57,15 +57,49 @@ class Averaged(NamedTuple):
     left_out: Bool[np.ndarray, " rows"]
 
 
-def of_query(run: Run, query: str, settings: Settings) -> Rise:
-    """The rises of a query, a row for each row of the corpus.
+Before = Float[np.ndarray, "n R S"] | None
+
+
+def read_before(run: Run) -> Before:
+    """The losses before unlearning that the queries of a run share; "exact" only, else None.
 
     Raises:
-        InputError: a store is not whole or damaged.
+        InputError: the store is not whole or damaged.
     """
-    if settings.method == "exact":
-        before, after = (store.read(s, ["loss"])["loss"] for s in (run.before, run.sweeps[query]))
-        return Rise(before, scores.exact(before, after))
+    return None if run.before is None else store.read(run.before, ["loss"])["loss"]
+
+
+def total_of_query(run: Run, query: str, before: Before) -> Rise:
+    """The rises of a query without their parts, by as little reading as they take.
+
+    Args:
+        run: that the query is of.
+        query: its id.
+        before: from `read_before`.
+
+    Raises:
+        InputError: the store is not whole or damaged.
+    """
+    if before is not None:
+        return Rise(before, scores.exact(before, store.read(run.sweeps[query], ["loss"])["loss"]))
+    terms = store.read(run.sweeps[query], ["loss", "a", "b"])
+    return at_rate(terms, run.directions[query][1])
+
+
+def of_query(run: Run, query: str, settings: Settings, before: Before) -> Rise:
+    """The rises of a query, a row for each row of the corpus.
+
+    Args:
+        run: that the query is of.
+        query: its id.
+        settings: that it was run with.
+        before: from `read_before`.
+
+    Raises:
+        InputError: the store is not whole or damaged.
+    """
+    if before is not None:
+        return total_of_query(run, query, before)
     terms = store.read(run.sweeps[query])
     _, rate = run.directions[query]
     without = scores.linearised(terms["a_without"], terms["b_without"], rate).total

@@ -94,13 +94,16 @@ def tables(run: Run, corpus: Corpus, settings: Settings) -> Iterator[tuple[str, 
 def _each(
     run: Run, corpus: Corpus, tracks: Tracks, settings: Settings
 ) -> Iterator[tuple[str, Table]]:
+    before = rises.read_before(run)
     distinct = np.full((len(run.sweeps), len(tracks.ids)), np.nan)
     if len(run.sweeps) > calibration.FEWEST_REFERENCES:
         for row, query in zip(distinct, run.sweeps, strict=True):
-            row[:] = _score(_averaged(run, query, tracks, settings)[1].rise, settings).value
+            with np.errstate(invalid="ignore"):
+                found = rises.averaged(rises.total_of_query(run, query, before), tracks)
+            row[:] = _score(found.rise, settings).value
         distinct = calibration.minus_common(distinct)
     for query, row in zip(run.sweeps, distinct, strict=True):
-        found = _columns(run, query, corpus, tracks, settings)
+        found = _columns(run, query, corpus, tracks, settings, before)
         yield query, _sorted(found._replace(columns={**found.columns, "distinct": row}), tracks)
 
 
@@ -185,26 +188,20 @@ class _Found(NamedTuple):
     own: int | None
 
 
-def _averaged(
-    run: Run, query: str, tracks: Tracks, settings: Settings
-) -> tuple[Rise, rises.Averaged]:
-    """The rises of a query, of units and of tracks."""
-    with np.errstate(invalid="ignore"):  # what is not finite becomes nan, and is reported
-        units = rises.of_query(run, query, settings)
-        return units, rises.averaged(units, tracks)
-
-
 def _score(rise: Rise, settings: Settings) -> scores.Score:
     with np.errstate(invalid="ignore"):
         return scores.score(rise.total, settings.weighting, rise.before)
 
 
-def _columns(run: Run, query: str, corpus: Corpus, tracks: Tracks, settings: Settings) -> _Found:
+def _columns(
+    run: Run, query: str, corpus: Corpus, tracks: Tracks, settings: Settings, before: rises.Before
+) -> _Found:
     own = None if query not in run.own else int(tracks.of_unit[run.own[query]])
-    units, found = _averaged(run, query, tracks, settings)
-    rise = found.rise
-    score = _score(rise, settings)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore"):  # what is not finite becomes nan, and is reported
+        units = rises.of_query(run, query, settings, before)
+        found = rises.averaged(units, tracks)
+        rise = found.rise
+        score = _score(rise, settings)
         weights = scores.bin_weights(rise.total, settings.weighting, rise.before)
         columns = {
             "score": score.value,

@@ -141,7 +141,7 @@ def test_a_corpus_without_units_has_the_results_of_its_rows_to_the_last_bit(tmp_
         run, settings = exact_run(tmp_path, *exact_arrays()), EXACT
     else:
         run, settings = linear_run(tmp_path, {"q": arrays}, ids=IDS), LINEARISED
-    rise = rises.of_query(run, "q", settings)
+    rise = rises.of_query(run, "q", settings, rises.read_before(run))
     made = one_table(run, settings, plain)
     score = scores.score(rise.total, "uniform", rise.before)
     wanted = {

@@ -53,6 +53,12 @@ def test_arrays_of_a_bucket_are_refused(made, bucket):  # noqa: F811
     assert not any("runs/" in name for name in bucket.objects)
 
 
+@pytest.mark.parametrize("name", ["corpus", "queries"])
+def test_a_corpus_of_another_kind_of_bucket_is_refused(made, name):  # noqa: F811
+    with pytest.raises(InputError, match=f"{name} = 's3://bucket/x': datasets are read from gs://"):
+        attribute.run(card(made, WORKDIR, **{name: "s3://bucket/x"}))
+
+
 def test_what_is_made_needs_a_folder(bucket):
     with pytest.raises(InputError, match="is in a bucket, and what is made without"):
         attribute.run(arrays_card.shrunk(WORKDIR))

@@ -5,19 +5,20 @@ says that the track's loss rises when the model forgets the query.
 """
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Num
+from jaxtyping import Array, Bool, Float, Float64, Int, Num
 
-from tda_jax import columns, compressed, fingerprint
+from tda_jax import columns, compressed, facts, fingerprint
 from tda_jax.columns import Column
 from tda_jax.errors import InputError
+from tda_jax.facts import Facts
 
+_SAID = {".latent": "latents", ".mask": "masks"}
 _SHOWN = 5  # offenders that a message names; the rest are counted
 
 
@@ -45,12 +46,14 @@ class Corpus(NamedTuple):
             when they are asked for (`columns`).
         members: True for tracks that the model was trained on, False for decoys.
         metadata: n mappings that are carried along to the results.
+        seen: what was told by reading columns once, with what it is of; see `facts_of`.
     """
 
     ids: tuple[str, ...]
     examples: Example
     members: Bool[np.ndarray, " n"]
     metadata: Sequence[Mapping[str, Any]]
+    seen: tuple[Any, Facts] | None = None
 
 
 def corpus_of(
@@ -86,13 +89,32 @@ def corpus_of(
     masks = columns.mapped(lambda x: x.astype(np.float32), masks)
     examples = Example(latents, jax.tree.map(columns.as_array, condition), masks)
     _refuse(ids, examples, members, metadata)
+    seen = _look(ids, examples, members)
     order = np.array(sorted(range(n), key=ids.__getitem__))
-    return Corpus(
+    corpus = Corpus(
         tuple(ids[i] for i in order),
         jax.tree.map(lambda x: columns.taken(x, order), examples),
         members[order],
         compressed.taken(metadata, order),
     )
+    return _with(corpus, seen, order)
+
+
+def facts_of(corpus: Corpus) -> Facts | None:
+    """What is known of each row without reading it; None of arrays, and of what was changed."""
+    if corpus.seen is None:
+        return None
+    of, found = corpus.seen
+    here = (corpus.ids, corpus.examples, corpus.members)
+    return found if all(x is y for x, y in zip(of, here, strict=True)) else None
+
+
+def _with(corpus: Corpus, seen: Facts | None, rows: np.ndarray) -> Corpus:
+    """A corpus that knows what is told of some rows of that of which `seen` is."""
+    if seen is None:
+        return corpus
+    of = (corpus.ids, corpus.examples, corpus.members)
+    return corpus._replace(seen=(of, Facts(*(values[rows] for values in seen))))
 
 
 def joined(first: Corpus, second: Corpus) -> Corpus:
@@ -133,12 +155,13 @@ def take(corpus: Corpus, rows: Sequence[int] | np.ndarray) -> Corpus:
     if rows.size and rows.dtype.kind not in "iu":
         raise InputError(f"rows of dtype {rows.dtype}; give positions, np.flatnonzero of a mask")
     rows = rows.astype(np.int64)
-    return Corpus(
+    some = Corpus(
         tuple(corpus.ids[i] for i in rows),
         jax.tree.map(lambda x: columns.taken(x, rows), corpus.examples),
         corpus.members[rows],
         compressed.taken(corpus.metadata, rows),
     )
+    return _with(some, facts_of(corpus), rows)
 
 
 def in_memory(corpus: Corpus) -> Corpus:
@@ -152,15 +175,32 @@ def corpus_fingerprint(corpus: Corpus) -> str:
     Ids, latents, conditions and masks with their shapes and dtypes, and who is a member, change
     it; metadata and the order of the tracks do not.
     """
-    leaves = jax.tree_util.tree_leaves_with_path(corpus.examples)
-    arrays = {jax.tree_util.keystr(path): columns.as_array(leaf) for path, leaf in leaves}
+    arrays, known = _arrays(corpus.examples), facts_of(corpus)
     header = [f"{name} {x.dtype.name} {x.shape[1:]}" for name, x in arrays.items()]
+    if known is not None:
+        return fingerprint.of_text(*header, *sorted(p.decode() for p in known.prints))
     tracks = [
-        fingerprint.of_text(name, str(member), *map(fingerprint.of_array, row))
+        track
         for rows, some in columns.blocks(tuple(arrays.values()))
-        for name, member, *row in zip(corpus.ids[rows], corpus.members[rows], *some, strict=True)
+        for track in facts.prints(corpus.ids[rows], corpus.members[rows], facts.digests(some))
     ]
     return fingerprint.of_text(*header, *sorted(tracks))
+
+
+def moments(corpus: Corpus) -> Float64[np.ndarray, "n 3"]:
+    """Of each latent how many values are valid, their sum and that of their squares."""
+    known = facts_of(corpus)
+    if known is not None:
+        return known.moments
+    return columns.by_row(facts.moments, corpus.examples.latent, corpus.examples.mask)
+
+
+def lengths_and_levels(corpus: Corpus) -> Float64[np.ndarray, "n 2"]:
+    """Valid frames of each latent, and its root mean square over them."""
+    known = facts_of(corpus)
+    if known is not None:
+        return known.levels
+    return columns.by_row(facts.levels, corpus.examples.latent, corpus.examples.mask)
 
 
 def first_frames(counts: Sequence[int] | Int[np.ndarray, " n"], frames: int) -> Column:
@@ -226,7 +266,34 @@ def _refuse(
             f"latents of shape {examples.latent.shape} and masks of shape {examples.mask.shape}; "
             "give latents (n, frames, ..., channels), no axis of length 0, and masks (n, frames)"
         )
-    _refuse_values(ids, leaves)
+
+
+def _arrays(examples: Example) -> dict[str, columns.Array]:
+    """The arrays of examples by name."""
+    leaves = jax.tree_util.tree_leaves_with_path(examples)
+    return {jax.tree_util.keystr(path): columns.as_array(leaf) for path, leaf in leaves}
+
+
+def _look(ids: Sequence[str], examples: Example, members: np.ndarray) -> Facts | None:
+    """Refuses values that cannot be used; of columns, what else that reading tells."""
+    arrays = _arrays(examples)
+    kept = any(isinstance(x, Column) for x in arrays.values())
+    found: list[tuple[np.ndarray, ...]] = []
+    for rows, some in columns.blocks(tuple(arrays.values())):
+        by_name = dict(zip(arrays, some, strict=True))
+        latent, mask = by_name[".latent"], by_name[".mask"]
+        told = (facts.faults(mask, some),)
+        if kept:
+            rows_of = facts.digests(some)
+            prints = facts.prints(ids[rows], members[rows], rows_of)
+            latents = rows_of[list(arrays).index(".latent")]
+            told += (np.array(prints, "S64"), np.array(latents, "S64"))
+            with np.errstate(invalid="ignore", over="ignore", divide="ignore"):  # it is refused
+                told += (facts.moments(latent, mask), facts.levels(latent, mask))
+        found.append(told)
+    faults, *others = (np.concatenate(each) for each in zip(*found, strict=True))
+    _refuse_values(ids, list(arrays), faults)
+    return Facts(*others) if kept else None
 
 
 def _refuse_ids(ids: Sequence[str]) -> None:
@@ -246,29 +313,15 @@ def _is_unicode(name: str) -> bool:
     return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
-def _refuse_values(ids: Sequence[str], leaves: Mapping[str, columns.Array]) -> None:
-    at = list(leaves).index("masks")
-    faults = columns.by_row(partial(_faults, at), *leaves.values())  # all in one reading
+def _refuse_values(ids: Sequence[str], names: Sequence[str], faults: np.ndarray) -> None:
     empty, outside, *bad = faults.T
-    for name, each in zip(leaves, bad, strict=True):
+    for name, each in zip(names, bad, strict=True):
         if each.any():
             raise InputError(
-                f"{name} of {_named(ids, each)} hold nan or inf; mend or leave out these tracks"
+                f"{_SAID.get(name, name[1:])} of {_named(ids, each)} hold nan or inf; mend or "
+                "leave out these tracks"
             )
     if empty.any():
         raise InputError(f"the masks of {_named(ids, empty)} keep no frame; leave out these tracks")
     if outside.any():
         raise InputError(f"the masks of {_named(ids, outside)} leave 0 .. 1; 1 is a valid frame")
-
-
-def _faults(at: int, *leaves: np.ndarray) -> np.ndarray:
-    """Of each row: its mask (leaf `at`) keeps no frame, leaves 0 .. 1; each leaf is not finite."""
-    masks = leaves[at]
-    empty, outside = ~(masks > 0).any(axis=1), ((masks < 0) | (masks > 1)).any(axis=1)
-    return np.stack([empty, outside, *map(_not_finite, leaves)], axis=1)
-
-
-def _not_finite(rows: np.ndarray) -> np.ndarray:
-    if not jnp.issubdtype(rows.dtype, jnp.inexact):  # knows bfloat16, as numpy does not
-        return np.zeros(len(rows), bool)
-    return ~np.isfinite(rows).all(axis=tuple(range(1, rows.ndim)))

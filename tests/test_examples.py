@@ -8,8 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tda_jax.columns import Column
 from tda_jax.errors import InputError
-from tda_jax.examples import corpus_fingerprint, corpus_of, in_dtype, take, unmasked
+from tda_jax.examples import (
+    Corpus,
+    corpus_fingerprint,
+    corpus_of,
+    facts_of,
+    in_dtype,
+    in_memory,
+    lengths_and_levels,
+    moments,
+    take,
+    unmasked,
+)
 
 IDS = ["b", "a", "d", "c"]
 
@@ -269,3 +281,57 @@ def test_the_fingerprint_follows_every_change():
     corpus = corpus_of(**parts())
     found = {name: corpus_fingerprint(change(corpus)) for name, change in CHANGES.items()}
     assert len({corpus_fingerprint(corpus), *found.values()}) == 1 + len(CHANGES)
+
+
+def as_columns(given, asked):
+    """The same arguments with latents, masks and conditions as columns; notes what is read."""
+
+    def column(x):
+        def read(rows):
+            asked.append(len(rows))
+            return x[rows]
+
+        return Column(x.shape, x.dtype, read)
+
+    condition = {name: column(x) for name, x in given["condition"].items()}
+    changed = {"latents": column(given["latents"]), "masks": column(given["masks"])}
+    return given | changed | {"condition": condition}
+
+
+def test_what_one_reading_tells_is_what_arrays_tell():
+    given, asked = parts(), []
+    arrays, columns = corpus_of(**given), corpus_of(**as_columns(given, asked))
+    once = sum(asked)
+    assert once == 4 * len(IDS)  # latents, masks and two conditions
+    for rows in ([0, 1, 2, 3], [3, 1], [2]):
+        one, other = take(arrays, rows), take(columns, rows)
+        assert facts_of(one) is None
+        assert facts_of(other) is not None
+        assert corpus_fingerprint(other) == corpus_fingerprint(one)
+        np.testing.assert_array_equal(moments(other), moments(one))
+        np.testing.assert_array_equal(lengths_and_levels(other), lengths_and_levels(one))
+    assert sum(asked) == once
+
+
+@pytest.mark.parametrize("changed", ["examples", "members", "ids"])
+def test_of_a_corpus_that_was_changed_nothing_is_taken_for_known(changed):
+    corpus = corpus_of(**as_columns(parts(), []))
+    other = {
+        "examples": unmasked(corpus.examples),
+        "members": ~corpus.members,
+        "ids": tuple("wxyz"),
+    }[changed]
+    made = corpus._replace(**{changed: other})
+    assert facts_of(made) is None
+    plain = Corpus(made.ids, in_memory(made).examples, made.members, made.metadata)
+    assert corpus_fingerprint(made) == corpus_fingerprint(plain) != corpus_fingerprint(corpus)
+    np.testing.assert_array_equal(lengths_and_levels(made), lengths_and_levels(plain))
+    assert facts_of(take(made, [0, 1])) is None
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_of_columns_that_are_not_finite_are_refused(value):
+    given = parts()
+    given["latents"][2, 1, 0] = value
+    with pytest.raises(InputError, match=r"latents of \['d'\] hold nan or inf"):
+        corpus_of(**as_columns(given, []))

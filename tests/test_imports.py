@@ -23,6 +23,7 @@ ROOMS = [
     "machine",
     "columns",
     "compressed",
+    "facts",
     "examples",
 ]
 ROOMS += ["keys", "devices", "hosts", "manifest", "store", "audio", "diffusion"]

@@ -14,9 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float64
 
-from tda_jax.attribution.units import lengths_and_levels
 from tda_jax.errors import InputError
-from tda_jax.examples import Corpus
+from tda_jax.examples import Corpus, lengths_and_levels
 
 FEWEST_REFERENCES = 4
 _NORMAL_MAD = 1.4826  # standard deviation / median absolute deviation of a normal distribution
@@ -144,7 +143,7 @@ def decoy_match(corpus: Corpus, loss_before: Float[np.ndarray, " n"]) -> dict[st
         Nan where either side has fewer than 2 tracks or no track differs from another; infinite
         where tracks differ from those of the other side alone.
     """
-    frames, rms = lengths_and_levels(corpus.examples).T
+    frames, rms = lengths_and_levels(corpus).T
     factors = {
         "valid_frames": frames,
         "latent_rms": rms,

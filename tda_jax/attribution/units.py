@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float64, Int
 
 from tda_jax import columns, compressed
 from tda_jax.errors import InputError
-from tda_jax.examples import Corpus, Example
+from tda_jax.examples import Corpus, Example, facts_of, lengths_and_levels
 
 _TRACK, _START = "track", "window_start"
 _SHOWN = 5  # units that a message names
@@ -131,7 +131,7 @@ def outline(corpus: Corpus, tracks: Tracks) -> Corpus:
     if tracks.ids == corpus.ids:
         return corpus
     n = np.bincount(tracks.of_unit)
-    each = lengths_and_levels(corpus.examples)
+    each = lengths_and_levels(corpus)
     frames, level = (np.bincount(tracks.of_unit, weights=x) / n for x in each.T)
     length = corpus.examples.mask.shape[1]
 
@@ -141,17 +141,6 @@ def outline(corpus: Corpus, tracks: Tracks) -> Corpus:
     mask = columns.Column((len(frames), length), frames.dtype, masks)
     latent = np.broadcast_to(level[:, None, None], (*mask.shape, 1))
     return Corpus(tracks.ids, Example(latent, None, mask), tracks.members, tracks.metadata)
-
-
-def lengths_and_levels(examples: Example) -> Float64[np.ndarray, "n 2"]:
-    """Valid frames of each latent, and its root mean square over them."""
-    return columns.by_row(_lengths_and_levels, examples.latent, examples.mask)
-
-
-def _lengths_and_levels(latent: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    power, mask = np.square(np.asarray(latent, np.float64)), np.asarray(mask, np.float64)
-    by_frame, frames = power.reshape(*power.shape[:2], -1).mean(axis=2), mask.sum(axis=1)
-    return np.stack([frames, np.sqrt((mask * by_frame).sum(axis=1) / frames)], axis=1)
 
 
 def _name(unit: str, metadata: Mapping[str, Any]) -> str:
@@ -203,6 +192,13 @@ def _shared(entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     return shared
 
 
+def _same_latent(corpus: Corpus, one: int, other: int) -> bool:
+    known, latents = facts_of(corpus), corpus.examples.latent
+    if known is not None:
+        return bool(known.latents[one] == known.latents[other])
+    return np.array_equal(np.asarray(latents[one]), np.asarray(latents[other]))
+
+
 def _refuse_starts(name: str, rows: Sequence[int], corpus: Corpus, start: np.ndarray) -> None:
     unsaid = [corpus.ids[i] for i in rows if math.isnan(start[i])]
     if 0 < len(unsaid) < len(rows):
@@ -227,10 +223,9 @@ def _refuse(name: str, rows: Sequence[int], corpus: Corpus, window: np.ndarray) 
             "it each of its captions"
         )
     first: dict[int, int] = {}
-    latents = corpus.examples.latent
     for i in rows:
         one = first.setdefault(int(window[i]), i)
-        if i != one and not np.array_equal(np.asarray(latents[one]), np.asarray(latents[i])):
+        if i != one and not _same_latent(corpus, one, i):
             raise InputError(
                 f"{corpus.ids[one]!r} and {corpus.ids[i]!r} are captions of one window of track "
                 f"{name!r} by their metadata, but their latents differ; give a {_START} to each "

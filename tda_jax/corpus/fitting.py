@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tda_jax import columns
+from tda_jax import columns, examples
 from tda_jax.attribution import calibration
 from tda_jax.corpus import fields
 from tda_jax.errors import InputError
@@ -63,9 +63,7 @@ def refuse_unfit(corpus: Corpus, config: UNetConfig, what: str, layout: str) -> 
 
 def scale_warnings(corpus: Corpus, what: str) -> list[str]:
     """Says if the latents' standard deviation over valid frames is far from 1."""
-    count, total, squares = columns.by_row(
-        _moments, corpus.examples.latent, corpus.examples.mask
-    ).sum(axis=0)
+    count, total, squares = examples.moments(corpus).sum(axis=0)
     deviation = math.sqrt(max(0.0, squares / count - (total / count) ** 2))
     if USUAL[0] <= deviation <= USUAL[1]:
         return []
@@ -97,13 +95,6 @@ def decoy_warnings(corpus: Corpus) -> list[str]:
         for name, d in found.items()
         if abs(d.standardised) > max(LEAST, 2 * d.standard_error)
     ]
-
-
-def _moments(latent: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Of each latent how many values are valid, their sum and that of their squares: (n, 3)."""
-    x, valid = np.asarray(latent, np.float64).reshape(*latent.shape[:2], -1), mask > 0
-    sums = [(p * valid[..., None]).sum(axis=(1, 2)) for p in (x, x * x)]
-    return np.stack([valid.sum(axis=1) * x.shape[2], *sums], axis=1)
 
 
 def refuse_latents(shape: tuple[int, ...], config: UNetConfig, what: str, layout: str) -> None:

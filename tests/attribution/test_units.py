@@ -7,6 +7,7 @@ from tda_jax import compressed, examples
 from tda_jax.attribution import calibration, passes, rises, scores, summary, table, units
 from tda_jax.attribution.by_unlearning import Run
 from tda_jax.attribution.settings import refuse
+from tda_jax.columns import Column
 from tda_jax.errors import InputError
 from tests.attribution import test_settings
 from tests.attribution.test_table import (
@@ -61,13 +62,13 @@ def metadata(rows=ROWS):
     return found
 
 
-def corpus(rows=ROWS, described=None):
+def corpus(rows=ROWS, described=None, as_column=False):
     """Each window of each track has a latent of its own, which its captions share."""
     windows = sorted({(track or name, start or 0.0) for name, track, start, _ in rows})
     latents = np.stack([_latent(windows.index((t or n, s or 0.0))) for n, t, s, _ in rows])
     return examples.corpus_of(
         [row[0] for row in rows],
-        latents,
+        Column(latents.shape, latents.dtype, lambda some: latents[some]) if as_column else latents,
         masks=np.arange(FRAMES)[None] < np.arange(len(rows))[:, None] % FRAMES + 1,
         members=np.array([row[3] for row in rows]),
         metadata=metadata(rows) if described is None else described,
@@ -346,11 +347,22 @@ def changed(row, **changes):
         (changed(12, track="d", window_start=5.0), "'1' and 'c' are captions of one window .*'d'"),
     ],
 )
-def test_rows_that_are_no_units_of_one_track(described, words):
+@pytest.mark.parametrize("as_column", [False, True])
+def test_rows_that_are_no_units_of_one_track(described, words, as_column):
     if described[3].get("track") == "a":
         described[3]["window_start"] = 40.0
     with pytest.raises(InputError, match=words):
-        units.tracks_of(corpus(described=described))
+        units.tracks_of(corpus(described=described, as_column=as_column))
+
+
+def test_units_that_are_read_when_they_are_asked_for_are_those_of_arrays():
+    one, other = corpus(), corpus(as_column=True)
+    for found, wanted in zip(units.tracks_of(other), units.tracks_of(one), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    tracks = units.tracks_of(one)
+    drawn = [units.outline(c, tracks).examples for c in (one, other)]
+    for name in ("latent", "mask"):
+        np.testing.assert_array_equal(*(np.asarray(getattr(x, name)) for x in drawn))
 
 
 def test_n_and_fisher_tracks_are_compared_with_tracks():

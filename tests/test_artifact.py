@@ -266,6 +266,14 @@ def test_a_damaged_artifact_in_a_bucket_is_refused(bucket, at):
         artifact.load(path, MADE_OF)
 
 
+def test_what_is_no_artifact_in_a_bucket_is_refused(bucket):
+    path = places.place("gs://bucket/run/a.safetensors")
+    places.write(path, b"\xff" * 100)
+    for read in (artifact.notes_of, artifact.load):
+        with pytest.raises(InputError, match="damaged or no artifact"):
+            read(path, MADE_OF)
+
+
 @pytest.mark.parametrize("length", [0, 5, 100])
 def test_an_artifact_that_is_cut_short_in_a_bucket_is_refused(bucket, length):
     path = places.place("gs://bucket/run/a.safetensors")

@@ -144,20 +144,21 @@ def test_a_folder_that_is_none_is_an_error_in_words(tmp_path, told):
 
 
 def test_in_a_bucket_it_is_the_same(bucket, told, monkeypatch):
-    monkeypatch.setattr(status, "_TO_A_BUCKET", 0.02)
+    monkeypatch.setattr(status, "_TO_A_BUCKET", 0.5)
     folder = places.place("gs://bucket/run/status")
     for index in (1, 2, 9):  # 9 is of an earlier run, of more processes
         Status(lambda *x: told.append(x), folder, Hosts(index, 10))("sweep", index, 10)
     with Status(lambda *x: told.append(x), folder, Hosts(0, 3)) as kept:
         kept("sweep", 0, 4)
-        written = list(bucket.objects)
-        kept("sweep", 2, 4)  # which the thread writes
+        first = json.loads(places.read(folder / "00000.json"))
+        kept("sweep", 2, 4)
+        assert json.loads(places.read(folder / "00000.json")) == first  # the thread writes it
         until = time.monotonic() + 30
         while told[-1] != ("sweep", 5, 24) or bucket.asked[-1].startswith("POST"):
             assert time.monotonic() < until
             time.sleep(0.01)
-        time.sleep(0.2)
-    assert "run/status/00000.json" in written  # the first time at once, to see that it may be
+        time.sleep(0.6)
+    assert first["done"] == 0  # which was written at once, to see that it may be
     assert told == [("sweep", 3, 24), ("sweep", 5, 24)]
     names = {name.removeprefix("run/status/") for name in bucket.objects}
     assert {n for n in names if n.endswith(".json")} == {f"{i:05d}.json" for i in range(3)}

@@ -4,8 +4,7 @@ import json
 import math
 import threading
 import time
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,7 +24,6 @@ from tda_jax.places import Place
 
 _OFTEN, _TO_A_BUCKET = 5.0, 30.0  # seconds between two writings within a stage
 _PATIENCE = 60.0  # seconds for the last word to a bucket
-_AT_ONCE = 16  # files that are read together
 
 
 class _Told(NamedTuple):
@@ -62,16 +60,13 @@ class Status:
         self._others: list[Mapping[str, Any]] = []  # what the other processes have told
         self._passed: tuple[str, int, int] | None = None
         self._events: EventsWriter | None = None
-        self._watched = True
+        self._watched, self._warned = True, False
         self._remote = places.is_url(folder)
         self._ours = ExitStack()  # the folder of events that are copied to a bucket
         self._one, self._ended = threading.Lock(), threading.Event()
         self._beat = threading.Thread(target=self._beats, daemon=True)
-        try:
-            for path in self._left_over():
-                places.delete(path)
-        except OSError as error:
-            raise InputError(f"{folder}: cannot be written ({error}); mend it") from error
+        for path in self._left_over():
+            places.delete(path)
 
     def __enter__(self) -> Self:
         self._beat.start()
@@ -83,12 +78,13 @@ class Status:
         """Writes how the run ended, if it had begun."""
         self._ended.set()
         with self._ours:
-            if self._remote:  # which may not answer: nobody waits long for that
-                last = threading.Thread(target=self._end, args=(error,), daemon=True)
-                last.start()
-                last.join(_PATIENCE)
-            else:
+            if not self._remote:
                 self._end(error)
+                return
+            # A bucket may not answer; nobody waits long for that.
+            last = threading.Thread(target=self._trying(self._end), args=(error,), daemon=True)
+            last.start()
+            last.join(_PATIENCE)
 
     def _end(self, error: BaseException | None) -> None:
         self._beat.join()
@@ -119,20 +115,33 @@ class Status:
 
     def _beats(self) -> None:
         """Says that this process lives, and how far all are, while it has nothing to tell."""
-        often = _TO_A_BUCKET if self._remote else _OFTEN
+        often, beat = _TO_A_BUCKET if self._remote else _OFTEN, self._trying(self._tell)
         while not self._ended.wait(often):
-            now = time.monotonic()
-            with suppress(Exception):  # of one beat; what is wrong is told when there is progress
-                if self._remote:
-                    if self._told.stage:
-                        self._write(self._told, now)
-                    with self._one:
-                        self._pass_on(changed=True)
-                    continue
-                with self._one:
-                    if self._told.stage and now - self._written >= often:
-                        self._write(self._told, now)
-                        self._pass_on(changed=True)
+            beat(time.monotonic(), often)
+
+    def _tell(self, now: float, often: float) -> None:
+        with self._one:
+            told, due = self._told, now - self._written >= often
+            if told.stage and due and not self._remote:
+                self._write(told, now)
+        if told.stage and self._remote:  # without the lock, as it may take long
+            self._write(told, now)
+        with self._one:
+            self._pass_on(changed=True)
+
+    def _trying(self, work: Callable[..., None]) -> Callable[..., None]:
+        """Work of a thread: what goes wrong there is told once, and ends nothing."""
+
+        def tried(*given: Any) -> None:
+            try:
+                work(*given)
+            except Exception as error:  # of a bucket, of a terminal that is gone, of whatever
+                if not self._warned:
+                    self._warned = True
+                    with suppress(OSError):
+                        warn(f"the status in {self._folder} may grow old ({error})")
+
+        return tried
 
     def _pass_on(self, changed: bool = False) -> None:
         """Passes on the sums over all processes, on wish only if they have changed."""
@@ -161,8 +170,7 @@ class Status:
                 self._watched = False
                 warn(f"no more events for TensorBoard in {self._folder} ({error})")
         if self._among.first:
-            with ThreadPoolExecutor(_AT_ONCE) as pool:
-                self._others = [x for x in pool.map(self._read, range(1, self._among.count)) if x]
+            self._others = [x for x in map(self._read, range(1, self._among.count)) if x]
 
     def _keep(self, told: _Told, now: float, state: Mapping[str, str]) -> None:
         content = {"process": self._among.index, **state}

@@ -12,10 +12,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from jaxtyping import Array, Shaped
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load as load_bytes
+from safetensors import SafetensorError, deserialize, safe_open
 from safetensors.numpy import load_file, save_file
 from safetensors.numpy import save as save_bytes
 
@@ -26,6 +26,9 @@ from tda_jax.places import Place
 _FORMAT = "tda_jax.artifact 1"
 _DTYPES = {"bool", "float16", "bfloat16", "float32", "float64", "complex64"}
 _DTYPES |= {f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
+_KINDS = {"BOOL": np.dtype(bool), "BF16": np.dtype(ml_dtypes.bfloat16), "C64": np.dtype("c8")}
+_KINDS |= {f"{k.upper()}{8 * n}": np.dtype(f"<{k}{n}") for k in "iu" for n in (1, 2, 4, 8)}
+_KINDS |= {f"F{8 * n}": np.dtype(f"<f{n}") for n in (2, 4, 8)}
 _PART = ".part"  # the ending of a file that is being written
 _AGAIN = "Delete it and make it again"
 _SIZE, _LONGEST = 8, 10**8  # bytes of a header's length, and of a header
@@ -81,7 +84,7 @@ def load(path: Place, made_of: Mapping[str, Any]) -> tuple[dict[str, np.ndarray]
     head = _checked(path, _head_of(path, content) if remote else _head_in(path))
     _refuse_other(path, head, made_of)
     try:
-        arrays = load_bytes(content) if remote else load_file(path)
+        arrays = _arrays_in(content) if remote else load_file(path)
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: cannot be read ({error}). {_AGAIN}") from error
     if _sum(head, arrays) != head["sha256"]:
@@ -225,6 +228,8 @@ def _read(path: Place, *some: int) -> bytes:
         return places.read(path, *some)
     except FileNotFoundError as error:
         raise InputError(_ABSENT.format(path)) from error
+    except EOFError as error:
+        raise InputError(f"{path}: damaged or no artifact ({error}). {_AGAIN}") from error
 
 
 def _head_of(path: Place, content: bytes) -> dict[str, str]:
@@ -234,6 +239,14 @@ def _head_of(path: Place, content: bytes) -> dict[str, str]:
         return dict(json.loads(content[_SIZE : _SIZE + length])["__metadata__"])
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path}: damaged or no artifact ({error}). {_AGAIN}") from error
+
+
+def _arrays_in(content: bytes) -> dict[str, np.ndarray]:
+    """The arrays of a file of these bytes, with dtypes that `safetensors.numpy.load` lacks."""
+    return {
+        name: np.frombuffer(x["data"], _KINDS[x["dtype"]]).reshape(x["shape"]).copy()
+        for name, x in deserialize(content)
+    }
 
 
 def _head_in(path: Path) -> dict[str, str]:

@@ -46,7 +46,8 @@ class Corpus(NamedTuple):
             when they are asked for (`columns`).
         members: True for tracks that the model was trained on, False for decoys.
         metadata: n mappings that are carried along to the results.
-        seen: what was told by reading columns once, with what it is of; see `facts_of`.
+        seen: what was told by reading columns once, with what it is of; see `facts_of`. No array of
+            a corpus may be changed in place.
     """
 
     ids: tuple[str, ...]

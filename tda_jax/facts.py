@@ -1,6 +1,6 @@
 """What is told of each row of a corpus by one reading of it, so that no check reads it again."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float64, Num
 
 from tda_jax import fingerprint
+
+_FEW = 16  # rows
 
 
 class Facts(NamedTuple):
@@ -42,6 +44,10 @@ def moments(
     latent: Num[np.ndarray, "n frames ..."], mask: Num[np.ndarray, "n frames"]
 ) -> Float64[np.ndarray, "n 3"]:
     """Of each latent how many values are valid, their sum and that of their squares."""
+    return _by_few(_moments, latent, mask)
+
+
+def _moments(latent: np.ndarray, mask: np.ndarray) -> np.ndarray:
     x, valid = np.asarray(latent, np.float64).reshape(*latent.shape[:2], -1), mask > 0
     sums = [(p * valid[..., None]).sum(axis=(1, 2)) for p in (x, x * x)]
     return np.stack([valid.sum(axis=1) * x.shape[2], *sums], axis=1)
@@ -51,6 +57,16 @@ def levels(
     latent: Num[np.ndarray, "n frames ..."], mask: Num[np.ndarray, "n frames"]
 ) -> Float64[np.ndarray, "n 2"]:
     """Valid frames of each latent, and its root mean square over them."""
+    return _by_few(_levels, latent, mask)
+
+
+def _by_few(compute: Callable[..., np.ndarray], *arrays: np.ndarray) -> np.ndarray:
+    """Some rows at a time, as float64 takes twice the memory, and several times."""
+    parts = range(0, len(arrays[0]), _FEW)
+    return np.concatenate([compute(*(x[i : i + _FEW] for x in arrays)) for i in parts])
+
+
+def _levels(latent: np.ndarray, mask: np.ndarray) -> np.ndarray:
     power, mask = np.square(np.asarray(latent, np.float64)), np.asarray(mask, np.float64)
     by_frame, frames = power.reshape(*power.shape[:2], -1).mean(axis=2), mask.sum(axis=1)
     return np.stack([frames, np.sqrt((mask * by_frame).sum(axis=1) / frames)], axis=1)

@@ -176,13 +176,15 @@ def agreed(hosts: Hosts, name: str, find: Callable[[], Any], patience: float = _
         return find()
     client = multihost.get_jax_distributed_client()
     key = f"tda_jax/{name}"
-    if hosts.first:
-        client.key_value_set(key, json.dumps(find()))
+    told = json.dumps(find()) if hosts.first else ""
     with _together(hosts, name):
+        if hosts.first:
+            client.key_value_set(key, told)
         found = client.blocking_key_value_get(key, round(patience * 1000))
     meet(hosts, f"{name} told", patience)
     if hosts.first:
-        client.key_value_delete(key)
+        with _together(hosts, name):
+            client.key_value_delete(key)
     meet(hosts, f"{name} known", patience)  # until then nobody may ask again
     return json.loads(found)
 

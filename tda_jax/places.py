@@ -65,13 +65,19 @@ def read(path: Place, start: int = 0, stop: int | None = None) -> bytes:
 
     Raises:
         OSError: there is no such file, or it cannot be read.
-        InputError: the bucket cannot be read, or the file has no such bytes.
+        EOFError: an object of a bucket has no such bytes.
+        InputError: the bucket cannot be read.
     """
     if not is_url(path):
         return path.read_bytes()[start:stop]
     with _asking(path, "cannot be read"):
         some = None if (start, stop) == (0, None) else slice(start, stop)
-        found = _folder_of(path).read(path.name, byte_range=some).result()
+        try:
+            found = _folder_of(path).read(path.name, byte_range=some).result()
+        except ValueError as error:
+            if "OUT_OF_RANGE" not in str(error):
+                raise
+            raise EOFError(f"{path} ends before byte {stop}") from error
     if found.state == "missing":
         raise FileNotFoundError(f"there is no {path}")
     return found.value
@@ -106,11 +112,13 @@ def delete(path: Place) -> None:
     """Deletes a file, if it is there.
 
     Raises:
-        OSError: it cannot be deleted.
-        InputError: the bucket refuses.
+        InputError: it cannot be deleted.
     """
     if not is_url(path):
-        path.unlink(missing_ok=True)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written ({error}); mend it") from error
         return
     with _asking(path, "cannot be deleted"):
         _folder_of(path).write(path.name, None).result()

@@ -238,7 +238,7 @@ def _ask(store: Store, chunk: int, names: Sequence[str]) -> Asked:
 def _read_chunk(store: Store, chunk: int, asked: Asked) -> dict[str, np.ndarray]:
     """The values of a done chunk, each as its done-mark says it was written."""
     key, here, (marked, reads) = _mark_key(chunk), rows(store, chunk), asked
-    remedy = f"Delete {store.path}/{key} and run again: only this chunk is computed again"
+    remedy = f"Delete {store.path}/{key} and run again: of the store only that chunk is made again"
     with layout.failing(f"{store.path}: chunk {chunk}", "cannot be read", remedy):
         content = marked.result().value
         values = {name: np.asarray(read.result()) for name, read in reads.items()}

@@ -280,7 +280,9 @@ def test_damage_is_found_and_the_remedy_mends_it(tmp_path, damage):
     for fresh in (made, opened(tmp_path), store.load_store(tmp_path)):
         with pytest.raises(InputError, match="chunk 1") as error:
             store.read(fresh)
-        assert f"Delete {mark} and run again: only this chunk is computed again" in str(error.value)
+        assert f"Delete {mark} and run again: of the store only that chunk is made again" in str(
+            error.value
+        )
     assert store.read(made, stop=4)["loss"].tolist() == WHOLE["loss"][:4].tolist()
     mark.unlink()
     again = opened(tmp_path)

@@ -11,6 +11,7 @@ the queries' blocks and of the stores' chunks. They meet between these, and in n
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -140,28 +141,44 @@ def _one_pass(work: _Work, queries: examples.Corpus, some: range, out: Run) -> N
     among, linear = work.job.compute.hosts, work.job.settings.method == "linearised"
     asked = [examples.take(queries, [i]) for i in some]
     _tell(work, some.start, len(queries.ids))
-    whole = hosts.agreed(
-        among, "queries swept", lambda: [whole_sweep(work.job, q) is not None for q in asked]
-    )
-    left = [query for query, done in zip(asked, whole, strict=True) if not done]
+    done = _swept_before(work, asked)
+    left = [query for query in asked if query.ids[0] not in done]
     _prepare_together(work, left)
-    chosen = {}
-    for query in left:
+    chosen, found = {}, {}
+    for query in asked:
+        name = query.ids[0]
         try:
-            chosen[query.ids[0]] = query, _unlearned(work, query)
+            if name in done:
+                found[name] = _measured(work, query)
+                continue
+            direction = _unlearned(work, query)
         except unlearn.UnusableQuery as error:
-            out.skipped.append((query.ids[0], str(error)))
+            out.skipped.append((name, str(error)))
+            continue
+        chosen[name] = query, direction
+        found[name] = direction.calibration, direction.rate
     _tell(work, some.stop, len(queries.ids))
     stores = (_linear_pass if linear else _exact_pass)(work, chosen) if chosen else {}
     hosts.meet(among, "queries swept now")
-    for query, done in zip(asked, whole, strict=True):
-        name = query.ids[0]
-        if not done and name not in chosen:
-            continue
-        out.sweeps[name] = open_sweep(work.job, query) if done else stores[name]
-        out.directions[name] = _measured(work, query) if done else _told(chosen[name][1])
-        if among.first:
-            drop_directions(work.job, query)
+    out.sweeps.update({name: (done | stores)[name] for name in found})
+    out.directions.update(found)
+    if among.first:
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            swept = [query for query in asked if query.ids[0] in done | stores]
+            list(pool.map(partial(drop_directions, work.job), swept))
+
+
+def _swept_before(work: _Work, asked: Sequence[examples.Corpus]) -> dict[str, store.Store]:
+    """The sweeps that an earlier run has left whole, by query id."""
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+
+        def find() -> list[bool]:
+            return [x is not None for x in pool.map(partial(whole_sweep, work.job), asked)]
+
+        whole = hosts.agreed(work.job.compute.hosts, "queries swept", find)
+        done = [query for query, there in zip(asked, whole, strict=True) if there]
+        stores = pool.map(partial(open_sweep, work.job), done)
+        return {query.ids[0]: kept for query, kept in zip(done, stores, strict=True)}
 
 
 def _print(job: Job, queries: examples.Corpus) -> str:
@@ -223,10 +240,6 @@ def _block(work: _Work, query: examples.Corpus, block: int) -> tuple[tree.Flat, 
         query_folder(work.job.workdir, query.ids[0]) / GRADIENT,
         gradient_source(work.job, query),
     )
-
-
-def _told(direction: Direction) -> tuple[directions.Calibration, float]:
-    return direction.calibration, direction.rate
 
 
 def _measured(work: _Work, query: examples.Corpus) -> tuple[directions.Calibration, float]:

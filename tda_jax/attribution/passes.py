@@ -132,8 +132,8 @@ def _fill_all(
         return
     there = [chunk for chunk in range(store.chunks(stores[0])) if chunk not in lacking]
     done = sum(_tracks(stores, there[i]) for i in hosts.share(among, len(there)))
-    mine = [list(lacking)[i] for i in hosts.share(among, len(lacking))]
-    own = {chunk: lacking[chunk] for chunk in mine}
+    chunks = list(lacking)
+    own = {chunks[i]: lacking[chunks[i]] for i in hosts.share(among, len(chunks))}
     _fill(stores, own, corpus, compute, done, stage, progress)
 
 

@@ -71,7 +71,8 @@ def left(job: Job, queries: examples.Corpus) -> dict[str, int]:
 def disk_bytes(job: Job, queries: int) -> int:
     """Bytes on disk at most while so many queries are attributed, but for tables and files' heads.
 
-    The sweeps of all of them stay; gradients and steps are those of one pass.
+    The sweeps of all of them stay; gradients and steps are those of one pass. Beside it lie, where
+    there were any, those of queries that cannot be unlearned, and of a pass that was not finished.
     """
     s, n = job.settings, len(job.corpus.ids)
     moved, _ = split_group(job.model, s.group)

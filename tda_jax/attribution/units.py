@@ -194,8 +194,8 @@ def _shared(entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
 
 def _same_latent(corpus: Corpus, one: int, other: int) -> bool:
     known, latents = facts_of(corpus), corpus.examples.latent
-    if known is not None:
-        return bool(known.latents[one] == known.latents[other])
+    if known is not None and known.latents[one] == known.latents[other]:
+        return True
     return np.array_equal(np.asarray(latents[one]), np.asarray(latents[other]))
 
 

@@ -293,3 +293,21 @@ def test_of_a_sweep_that_is_not_whole_the_gradients_stay(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path)
     assert len(list(tmp_path.rglob("gradient/*.safetensors"))) == 2 * LINEAR.blocks
+
+
+def test_a_swept_query_that_no_rate_serves_is_skipped_alone(tmp_path, monkeypatch):
+    """A sweep along a direction serves every rise, but a query may have no rate for one."""
+    run(tmp_path)
+    rate_for = unlearn.rate_for_rise
+
+    def refuse(a, b, loss, rise):
+        if rise == 0.3 and loss == second.loss:
+            raise unlearn.UnusableQuery("no rate gives such a rise")
+        return rate_for(a, b, loss, rise)
+
+    first, _ = run(tmp_path)
+    (_, (second, _), _) = first.directions.values()
+    monkeypatch.setattr(unlearn, "rate_for_rise", refuse)
+    got, _ = run(tmp_path, LINEAR._replace(rise=0.3))
+    assert got.skipped == [("track 4", "no rate gives such a rise")]
+    assert list(got.sweeps) == list(got.directions) == ["track 1", "track 7"]

@@ -2,6 +2,7 @@
 
 import json
 import struct
+import threading
 import time
 from types import SimpleNamespace
 
@@ -186,3 +187,39 @@ def test_while_a_process_waits_it_says_that_it_lives_and_how_far_the_others_are(
     ended = (tmp_path / "00000.json").read_bytes()
     time.sleep(0.1)
     assert (tmp_path / "00000.json").read_bytes() == ended  # nothing writes after the end
+
+
+def test_a_bucket_that_refuses_later_is_told_once_and_ends_nothing(
+    bucket, told, monkeypatch, capsys
+):
+    monkeypatch.setattr(status, "_TO_A_BUCKET", 0.02)
+    folder = places.place("gs://bucket/run/status")
+    with Status(lambda *x: told.append(x), folder, Hosts()) as kept:
+        kept("sweep", 0, 4)
+        bucket.refusing = True
+        time.sleep(0.2)
+        kept("sweep", 4, 4)
+    assert told == [("sweep", 0, 4), ("sweep", 4, 4)]
+    said = capsys.readouterr().err
+    assert said.count("the status in gs://bucket/run/status may grow old") == 1
+    assert "this bucket may not be written" in said
+    assert "Traceback" not in said
+
+
+def test_a_bucket_that_does_not_answer_holds_nobody_up(bucket, told, monkeypatch):
+    monkeypatch.setattr(status, "_TO_A_BUCKET", 0.02)
+    monkeypatch.setattr(status, "_PATIENCE", 0.2)
+    answers = threading.Event()
+    read = Status._read
+
+    def stuck(self, index):
+        return answers.wait(60) and read(self, index)
+
+    began = time.monotonic()
+    with Status(lambda *x: told.append(x), places.place("gs://bucket/s"), Hosts(0, 2)) as kept:
+        kept("sweep", 0, 4)
+        monkeypatch.setattr(Status, "_read", stuck)
+        time.sleep(0.1)
+        kept("sweep", 4, 4)
+    assert time.monotonic() - began < 30
+    answers.set()

@@ -190,18 +190,21 @@ def corpus_fingerprint(corpus: Corpus) -> str:
 
 def moments(corpus: Corpus) -> Float64[np.ndarray, "n 3"]:
     """Of each latent how many values are valid, their sum and that of their squares."""
-    known = facts_of(corpus)
-    if known is not None:
-        return known.moments
-    return columns.by_row(facts.moments, corpus.examples.latent, corpus.examples.mask)
+    return _moments_and_levels(corpus)[0]
 
 
 def lengths_and_levels(corpus: Corpus) -> Float64[np.ndarray, "n 2"]:
     """Valid frames of each latent, and its root mean square over them."""
-    known = facts_of(corpus)
+    return _moments_and_levels(corpus)[1]
+
+
+def _moments_and_levels(corpus: Corpus) -> tuple[np.ndarray, np.ndarray]:
+    known, arrays = facts_of(corpus), (corpus.examples.latent, corpus.examples.mask)
     if known is not None:
-        return known.levels
-    return columns.by_row(facts.levels, corpus.examples.latent, corpus.examples.mask)
+        return known.moments, known.levels
+    each = (facts.moments_and_levels(*some) for _, some in columns.blocks(arrays))
+    moments, levels = (np.concatenate(found) for found in zip(*each, strict=True))
+    return moments, levels
 
 
 def first_frames(counts: Sequence[int] | Int[np.ndarray, " n"], frames: int) -> Column:
@@ -290,7 +293,7 @@ def _look(ids: Sequence[str], examples: Example, members: np.ndarray) -> Facts |
             latents = rows_of[list(arrays).index(".latent")]
             told += (np.array(prints, "S64"), np.array(latents, "S64"))
             with np.errstate(invalid="ignore", over="ignore", divide="ignore"):  # it is refused
-                told += (facts.moments(latent, mask), facts.levels(latent, mask))
+                told += facts.moments_and_levels(latent, mask)
         found.append(told)
     faults, *others = (np.concatenate(each) for each in zip(*found, strict=True))
     _refuse_values(ids, list(arrays), faults)

@@ -1,6 +1,7 @@
 """What is told of each row of a corpus by one reading of it, so that no check reads it again."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ from jaxtyping import Bool, Float64, Num
 
 from tda_jax import fingerprint
 
-_FEW = 16  # rows
+_FEW = 4  # rows
 
 
 class Facts(NamedTuple):
@@ -40,36 +41,25 @@ def prints(
     return [fingerprint.of_text(*told) for told in zip(ids, map(str, members), *rows, strict=True)]
 
 
-def moments(
+def moments_and_levels(
     latent: Num[np.ndarray, "n frames ..."], mask: Num[np.ndarray, "n frames"]
-) -> Float64[np.ndarray, "n 3"]:
-    """Of each latent how many values are valid, their sum and that of their squares."""
-    return _by_few(_moments, latent, mask)
-
-
-def _moments(latent: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    x, valid = np.asarray(latent, np.float64).reshape(*latent.shape[:2], -1), mask > 0
-    sums = [(p * valid[..., None]).sum(axis=(1, 2)) for p in (x, x * x)]
-    return np.stack([valid.sum(axis=1) * x.shape[2], *sums], axis=1)
-
-
-def levels(
-    latent: Num[np.ndarray, "n frames ..."], mask: Num[np.ndarray, "n frames"]
-) -> Float64[np.ndarray, "n 2"]:
-    """Valid frames of each latent, and its root mean square over them."""
-    return _by_few(_levels, latent, mask)
-
-
-def _by_few(compute: Callable[..., np.ndarray], *arrays: np.ndarray) -> np.ndarray:
-    """Some rows at a time, as float64 takes twice the memory, and several times."""
-    parts = range(0, len(arrays[0]), _FEW)
-    return np.concatenate([compute(*(x[i : i + _FEW] for x in arrays)) for i in parts])
-
-
-def _levels(latent: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    power, mask = np.square(np.asarray(latent, np.float64)), np.asarray(mask, np.float64)
-    by_frame, frames = power.reshape(*power.shape[:2], -1).mean(axis=2), mask.sum(axis=1)
-    return np.stack([frames, np.sqrt((mask * by_frame).sum(axis=1) / frames)], axis=1)
+) -> tuple[Float64[np.ndarray, "n 3"], Float64[np.ndarray, "n 2"]]:
+    """Of each latent what `Facts.moments` and `Facts.levels` are; of the latter the mask weighs."""
+    total, squares = (np.empty(latent.shape[:2]) for _ in range(2))
+    for start in range(0, len(latent), _FEW):  # float64 takes twice the memory
+        some = slice(start, start + _FEW)
+        x = np.asarray(latent[some], np.float64).reshape(*latent[some].shape[:2], -1)
+        total[some], squares[some] = x.sum(axis=2), np.einsum("nfx,nfx->nf", x, x)
+    values = math.prod(latent.shape[2:])
+    valid, weight = mask > 0, np.asarray(mask, np.float64)
+    counts = [
+        valid.sum(axis=1) * values,
+        (valid * total).sum(axis=1),
+        (valid * squares).sum(axis=1),
+    ]
+    frames = weight.sum(axis=1)
+    level = np.sqrt((weight * squares).sum(axis=1) / values / frames)
+    return np.stack(counts, axis=1), np.stack([frames, level], axis=1)
 
 
 def faults(mask: Num[np.ndarray, "n frames"], arrays: Sequence[np.ndarray]) -> np.ndarray:

@@ -2,9 +2,9 @@
 
 The only module that names `jax.distributed`. Processes share nothing but the folder of their
 results, and what process 0 tells all of it (`agreed`): each computes a range of what there is to
-compute, and no collective runs between them. A
-value depends neither on the process that computes it nor on their number, so long as devices and
-batches are the same; a job that was begun by many may be finished by few.
+compute, and no collective runs between them. A value depends neither on the process that computes
+it nor on their number, so long as devices and batches are the same; a job that was begun by many
+may be finished by few.
 """
 
 import json

@@ -22,6 +22,10 @@ try:
     for i in range(20):  # of one name, one after the other
         said = hosts.agreed(among, "a matter", lambda: [i, among.index])
         assert said == [i, 0], said
+    if "fails" in folder:
+        def fail():
+            raise InputError("what process 0 is to find is not there")
+        hosts.agreed(among, "a matter", fail)
 except InputError as error:
     print(error, flush=True)
     hosts.leave(1)
@@ -60,6 +64,16 @@ def test_a_folder_that_is_not_shared_is_told_before_any_work(tmp_path):
     assert f"{tmp_path / 'there'}: process 1 of 2 does not see there" in said
     assert "file system that they share" in said
     assert first.wait(180) != 0  # once the other is gone
+
+
+def test_where_process_0_finds_nothing_to_tell_the_others_end_too(tmp_path):
+    first, second = start([tmp_path / "fails"] * 2)
+    said, _ = first.communicate(timeout=120)
+    assert (first.returncode, said.splitlines()[-1]) == (
+        1,
+        "what process 0 is to find is not there",
+    )
+    assert second.wait(180) != 0
 
 
 @pytest.mark.parametrize("told", [0, 1])

@@ -98,9 +98,7 @@ def _each(
     distinct = np.full((len(run.sweeps), len(tracks.ids)), np.nan)
     if len(run.sweeps) > calibration.FEWEST_REFERENCES:
         for row, query in zip(distinct, run.sweeps, strict=True):
-            with np.errstate(invalid="ignore"):
-                found = rises.averaged(rises.total_of_query(run, query, before), tracks)
-            row[:] = _score(found.rise, settings).value
+            row[:] = _score_alone(run, query, tracks, settings, before)
         distinct = calibration.minus_common(distinct)
     for query, row in zip(run.sweeps, distinct, strict=True):
         found = _columns(run, query, corpus, tracks, settings, before)
@@ -177,6 +175,15 @@ def frame_rises(run: Run, query: str) -> Float64[np.ndarray, "rows frames"]:
         raise InputError("no losses per frame were kept; run with method = 'exact', frames = True")
     before, after = (store.read(s, ["frames"])["frames"] for s in (run.before, kept))
     return after.astype(np.float64) - before.astype(np.float64)
+
+
+def _score_alone(
+    run: Run, query: str, tracks: Tracks, settings: Settings, before: rises.Before
+) -> np.ndarray:
+    """The score of each track; of the draws nothing is held once it is known."""
+    with np.errstate(invalid="ignore"):
+        found = rises.averaged(rises.total_of_query(run, query, before), tracks)
+    return _score(found.rise, settings).value
 
 
 class _Found(NamedTuple):

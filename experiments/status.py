@@ -63,6 +63,7 @@ class Status:
         self._watched, self._warned = True, False
         self._remote = places.is_url(folder)
         self._ours = ExitStack()  # the folder of events that are copied to a bucket
+        self._here = Path()  # of the events, on this machine
         self._one, self._ended = threading.Lock(), threading.Event()
         self._beat = threading.Thread(target=self._beats, daemon=True)
         for path in self._left_over():
@@ -138,7 +139,7 @@ class Status:
             except Exception as error:  # of a bucket, of a terminal that is gone, of whatever
                 if not self._warned:
                     self._warned = True
-                    with suppress(OSError):
+                    with suppress(OSError, ValueError):  # where nobody can be told any more
                         warn(f"the status in {self._folder} may grow old ({error})")
 
         return tried
@@ -196,15 +197,16 @@ class Status:
     def _add_events(self, stage: str, known: Mapping[str, float], step: int) -> None:
         own = self._folder / f"{self._among.index:05d}"
         if self._events is None:
-            self._here = self._ours.enter_context(TemporaryDirectory()) if self._remote else own
-            Path(self._here).mkdir(parents=True, exist_ok=True)
-            self._events = EventsWriter(str(Path(self._here) / "events"))
+            copied = self._ours.enter_context(TemporaryDirectory()) if self._remote else own
+            self._here = Path(copied)
+            self._here.mkdir(parents=True, exist_ok=True)
+            self._events = EventsWriter(str(self._here / "events"))
         for name, value in known.items():
             summary = scalar(f"{stage}/{name}", value)
             self._events.write_event(Event(wall_time=time.time(), step=step, summary=summary))
         self._events.flush()
         if self._remote:
-            for file in Path(self._here).iterdir():  # the one that was just written to
+            for file in self._here.iterdir():  # the one that was just written to
                 places.write(own / file.name, file.read_bytes())
 
     def _path(self, index: int) -> Place:

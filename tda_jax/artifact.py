@@ -49,7 +49,8 @@ def save(
         notes: what else is worth keeping, likewise.
 
     Raises:
-        InputError: an array's dtype, `made_of` or `notes` cannot be kept; the disk refuses.
+        InputError: an array's dtype, `made_of` or `notes` cannot be kept; the disk, or the bucket,
+            refuses.
     """
     found = {name: np.asarray(x, order="C") for name, x in arrays.items()}
     for name, x in found.items():
@@ -85,7 +86,7 @@ def load(path: Place, made_of: Mapping[str, Any]) -> tuple[dict[str, np.ndarray]
     _refuse_other(path, head, made_of)
     try:
         arrays = _arrays_in(content) if remote else load_file(path)
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, KeyError) as error:  # the last of a dtype that none has
         raise InputError(f"{path}: cannot be read ({error}). {_AGAIN}") from error
     if _sum(head, arrays) != head["sha256"]:
         raise InputError(f"{path}: damaged, it does not hold what was written. {_AGAIN}")

@@ -146,6 +146,6 @@ def _asking(path: Place, what: str) -> Iterator[None]:
     """Turns what TensorStore raises, of a wrong address too, into an error with its remedy."""
     try:
         yield
-    except (ValueError, OSError, NotImplementedError) as error:
+    except (ValueError, OSError) as error:
         cause = str(error).split(" [tensorstore_spec=")[0]
         raise InputError(f"{path}: {what} ({cause}). {_REMEDY}") from error

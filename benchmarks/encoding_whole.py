@@ -17,12 +17,12 @@ def _encoding(files: list[str], seconds: float, cores: list[int]) -> Callable[[]
     from benchmarks.encoding import demo_vae
     from tda_jax import devices
     from tda_jax.audio.mel import MelSettings
-    from tda_jax.corpus import encoding
+    from tda_jax.corpus import chunking, encoding
     from tda_jax.training.parts import component
 
     vae = component("AutoencoderKL", demo_vae(), 0)
-    listed = [encoding.File(str(i), Path(file)) for i, file in enumerate(files)]
-    cut, used = encoding.Cut(seconds, count=None), devices.local_devices(None)
+    listed = [chunking.File(str(i), Path(file)) for i, file in enumerate(files)]
+    cut, used = chunking.Cut(seconds, count=None), devices.local_devices(None)
 
     def run() -> None:
         with tempfile.TemporaryDirectory() as folder:

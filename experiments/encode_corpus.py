@@ -19,7 +19,7 @@ from experiments.progress import Bars, Clock, Progress
 from experiments.status import Status
 from tda_jax import artifact, devices, fingerprint, hosts
 from tda_jax.audio.mel import MelSettings
-from tda_jax.corpus import dataset, encoding, folder, packing, shares, stored
+from tda_jax.corpus import chunking, dataset, encoding, folder, packing, shares, stored
 from tda_jax.errors import InputError
 from tda_jax.export import write_csv
 from tda_jax.models import captions
@@ -132,12 +132,12 @@ class _Made(NamedTuple):
     def conditions(self, texts: Sequence[str]) -> Condition:
         return captions.conditions(self.pipeline.components["text_encoder"], self.tokenizer, texts)
 
-    def chunks(self, progress: Progress, among: hosts.Hosts) -> Iterator[encoding.Chunk]:
+    def chunks(self, progress: Progress, among: hosts.Hosts) -> Iterator[chunking.Chunk]:
         """The encoded files, of this process's share."""
         config = self.config
         return encoding.encode(
-            [encoding.File(track.id, track.path) for track in self.listing.tracks],
-            encoding.Cut(config.seconds, config.hop, config.windows or None),
+            [chunking.File(track.id, track.path) for track in self.listing.tracks],
+            chunking.Cut(config.seconds, config.hop, config.windows or None),
             MelSettings(),
             self.pipeline.components["vae"],
             self.folder,
@@ -148,7 +148,7 @@ class _Made(NamedTuple):
             among,
         )
 
-    def rows(self, chunks: Sequence[encoding.Chunk], member: bool) -> Iterator[dataset.Row]:
+    def rows(self, chunks: Sequence[chunking.Chunk], member: bool) -> Iterator[dataset.Row]:
         vae = self.pipeline.components["vae"].module.config
         return packing.rows(chunks, self.listing.tracks, vae, self.conditions, member)
 
@@ -223,7 +223,7 @@ def _models(config: ConfigDict, pipeline: Pipeline) -> dict[str, Any]:
     return {**weights, "tokenizer": fingerprint.of_files(files)}
 
 
-def _fingerprint(chunks: Sequence[encoding.Chunk], windows: Sequence[packing.Window]) -> str:
+def _fingerprint(chunks: Sequence[chunking.Chunk], windows: Sequence[packing.Window]) -> str:
     """Of what decides the rows, beside what `_settings` and `_models` say."""
     tracks = {window.track.id: window.track for window in windows}
     prints = {name: value for chunk in chunks for name, value in chunk.made_of["files"].items()}

@@ -21,7 +21,7 @@ from tda_jax import devices, fingerprint
 from tda_jax.artifact import claim, whole_file
 from tda_jax.attribution.units import tracks_of
 from tda_jax.audio.mel import MelSettings
-from tda_jax.corpus import dataset, encoding, folder
+from tda_jax.corpus import chunking, dataset, encoding, folder
 from tda_jax.diffusion.schedules import schedule_from_config
 from tda_jax.errors import InputError
 from tda_jax.examples import in_memory, take
@@ -85,7 +85,7 @@ def run(config: ConfigDict, progress: Progress) -> dict[str, Any]:
             "anything; give captions that tell tracks apart"
         )
     # One that cannot be read is skipped later, with its reason.
-    prints, _ = encoding.prints_of([encoding.File(t.id, t.path) for t in members])
+    prints, _ = chunking.prints_of([chunking.File(t.id, t.path) for t in members])
     said = [f"{t.id} {prints.get(t.id)} {list(t.captions)}" for t in members]
     audio = fingerprint.of_text(*said)
     made = _Run(config, sizes, members, audio, Path(config.workdir), clock)
@@ -150,8 +150,8 @@ def _vae(run: _Run) -> Component:
     """The VAE with its latents' scale, from its folder or trained now."""
     place, own = run.workdir / "vae", run.config.vae
     if not place.exists():
-        files = [encoding.File(t.id, t.path) for t in run.members]
-        cut = encoding.Cut(run.config.seconds)
+        files = [chunking.File(t.id, t.path) for t in run.members]
+        cut = chunking.Cut(run.config.seconds)
         seen = encoding.spectrograms(files, cut, MelSettings())
         if not len(seen.mel):
             raise InputError(f"{run.config.audio}: no file could be read: {seen.skipped}")
@@ -175,10 +175,10 @@ def _encoders(run: _Run, vae: Component) -> None:
     if place.exists():
         return
     tracks = {track.id: track for track in run.members}
-    files = [encoding.File(t.id, t.path) for t in run.members]
+    files = [chunking.File(t.id, t.path) for t in run.members]
     made = encoding.encode(
         files,
-        encoding.Cut(run.config.seconds),
+        chunking.Cut(run.config.seconds),
         MelSettings(),
         vae,
         run.workdir / "encoded" / "chunks",

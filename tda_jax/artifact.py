@@ -86,7 +86,7 @@ def load(path: Place, made_of: Mapping[str, Any]) -> tuple[dict[str, np.ndarray]
     _refuse_other(path, head, made_of)
     try:
         arrays = _arrays_in(content) if remote else load_file(path)
-    except (SafetensorError, OSError, KeyError) as error:  # the last of a dtype that none has
+    except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: cannot be read ({error}). {_AGAIN}") from error
     if _sum(head, arrays) != head["sha256"]:
         raise InputError(f"{path}: damaged, it does not hold what was written. {_AGAIN}")

@@ -111,6 +111,7 @@ FLOORS = {
         "dataset",
         "tensors",
         "folder",
+        "chunking",
         "encoding",
         "shares",
         "packing",

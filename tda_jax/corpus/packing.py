@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from tda_jax.corpus.chunking import Chunk
 from tda_jax.corpus.dataset import Row
-from tda_jax.corpus.encoding import Chunk, Encoded, read_chunk
+from tda_jax.corpus.encoding import Encoded, read_chunk
 from tda_jax.corpus.folder import Track
 from tda_jax.models.denoiser import Condition
 from tda_jax.models.vae_config import VAEConfig

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 from tda_jax.artifact import whole_file
-from tda_jax.corpus.encoding import Chunk
+from tda_jax.corpus.chunking import Chunk
 from tda_jax.hosts import Hosts
 
 

@@ -17,14 +17,14 @@ import pytest
 from experiments import attribute, attribute_inputs, encode_corpus
 from tda_jax.audio import reading
 from tda_jax.audio.mel import MelSettings
-from tda_jax.corpus import dataset, encoding, folder
+from tda_jax.corpus import chunking, dataset, encoding, folder
 from tda_jax.errors import InputError
 from tests.corpus import bad_audio, bad_inputs
 from tests.corpus.bad_inputs import GOOD, METADATA, Read, Refused, Skipped, Unlisted
 from tests.experiments import arrays_card, pipelines
 
 ROOT = Path(__file__).parent.parent.parent
-CUT = encoding.Cut(0.16)
+CUT = chunking.Cut(0.16)
 LIMIT = 200  # seconds, after which a test hangs
 
 
@@ -47,7 +47,7 @@ def names(kind):
 
 
 def spectrograms(tracks, cut=CUT):
-    files = [encoding.File(track.id, track.path) for track in tracks]
+    files = [chunking.File(track.id, track.path) for track in tracks]
     return encoding.spectrograms(files, cut, MelSettings())
 
 
@@ -138,8 +138,8 @@ def test_a_file_without_permission_is_skipped():
 
     def look(place):
         tracks = folder.list_folder(place).tracks
-        files = [encoding.File(track.id, track.path) for track in tracks]
-        return tracks, spectrograms(tracks).skipped, *encoding.prints_of(files)
+        files = [chunking.File(track.id, track.path) for track in tracks]
+        return tracks, spectrograms(tracks).skipped, *chunking.prints_of(files)
 
     with tempfile.TemporaryDirectory() as name:
         place, user = Path(name), os.geteuid()

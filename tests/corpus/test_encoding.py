@@ -7,8 +7,8 @@ import soundfile
 
 from tda_jax import devices
 from tda_jax.audio.mel import MelSettings, log_mel, prepare
-from tda_jax.corpus import dataset, encoding, packing
-from tda_jax.corpus.encoding import Cut, File
+from tda_jax.corpus import chunking, dataset, encoding, packing
+from tda_jax.corpus.chunking import Cut, File
 from tda_jax.corpus.folder import Track
 from tda_jax.corpus.shares import tell, told
 from tda_jax.errors import InputError
@@ -108,7 +108,7 @@ def test_no_more_windows_are_held_than_memory_may_have(folder, tmp_path, monkeyp
     names = ["a", "bad", "b", "c", "d"]
     (wanted,) = encode(folder, tmp_path / "one", names, cut=whole, chunk=9)
     of_a_window = 4 * MEL.mels * (round(0.64 * MEL.rate) // MEL.hop)
-    monkeypatch.setattr(encoding, "_HELD", 2 * of_a_window + 1)
+    monkeypatch.setattr(chunking, "_HELD", 2 * of_a_window + 1)
     few = chunks_of(folder, tmp_path / "few", names, cut=whole, chunk=9, seen=seen)
     assert [chunk.ids for chunk in few] == [("a", "b"), ("c",), ("d",)]
     assert [list(chunk.unread) for chunk in few] == [["bad"], [], []]
@@ -118,12 +118,12 @@ def test_no_more_windows_are_held_than_memory_may_have(folder, tmp_path, monkeyp
     for name in ("mean", "std", "log_mel", "start", "frames"):
         each = np.concatenate([getattr(chunk, name) for chunk in got])
         np.testing.assert_allclose(each, getattr(wanted, name), rtol=0, atol=1e-5)
-    monkeypatch.setattr(encoding, "_HELD", 1)  # of one file there are as many as it has
+    monkeypatch.setattr(chunking, "_HELD", 1)  # of one file there are as many as it has
     each = chunks_of(folder, tmp_path / "one by one", names, cut=whole, chunk=9)
     assert [chunk.ids for chunk in each] == [("a",), ("b",), ("c",), ("d",)]
     (first,) = chunks_of(folder, tmp_path / "first", names, cut=Cut(0.64, None, 1), chunk=9)[:1]
     assert first.ids == ("a",)
-    monkeypatch.setattr(encoding, "_HELD", 4 * of_a_window)
+    monkeypatch.setattr(chunking, "_HELD", 4 * of_a_window)
     (all_of_them,) = chunks_of(folder, tmp_path / "firsts", names, cut=Cut(0.64, None, 1), chunk=9)
     assert all_of_them.ids == ("a", "b", "c", "d")
 

@@ -245,7 +245,7 @@ def _head_of(path: Place, content: bytes) -> dict[str, str]:
 def _arrays_in(content: bytes) -> dict[str, np.ndarray]:
     """The arrays of a file of these bytes, with dtypes that `safetensors.numpy.load` lacks."""
     return {
-        name: np.frombuffer(x["data"], _KINDS[x["dtype"]]).reshape(x["shape"]).copy()
+        name: np.frombuffer(x["data"], _KINDS[x["dtype"]]).reshape(x["shape"])
         for name, x in deserialize(content)
     }
 

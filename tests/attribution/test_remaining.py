@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tda_jax import devices, examples
-from tda_jax.attribution import by_unlearning, plan, remaining
+from tda_jax.attribution import by_unlearning, passes, plan, remaining
 from tda_jax.attribution.probe import probe
 from tda_jax.attribution.settings import Compute, Settings
 from tda_jax.attribution.workdir import FISHER, SWEEP, job_of, query_folder
@@ -91,7 +91,11 @@ def test_bytes_on_disk_are_those_of_arrays(finished):
     fisher = (finished.workdir / FISHER).stat().st_size
     each = finished.settings.blocks + (finished.settings.method == "exact")
     at_most = fisher * (1 + 2 * each)  # of the two queries of a pass
+    s = finished.settings
+    fields = passes.linear_fields(s) if s.method == "linearised" else passes.loss_fields(s, 8)
+    of_a_sweep = 7 * 4 * sum(int(np.prod(field.shape)) for field in fields)
     said = remaining.disk_bytes(finished, len(QUERIES.ids))
+    assert said - remaining.disk_bytes(finished, 2) == of_a_sweep  # and no gradient more
     assert said <= arrays * 8 / 7 + at_most  # a chunk is padded
     assert said >= arrays * 7 / 8 + at_most - 2000 * (1 + 2 * each)  # heads of files
 

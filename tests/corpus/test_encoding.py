@@ -108,7 +108,7 @@ def test_no_more_windows_are_held_than_memory_may_have(folder, tmp_path, monkeyp
     names = ["a", "bad", "b", "c", "d"]
     (wanted,) = encode(folder, tmp_path / "one", names, cut=whole, chunk=9)
     of_a_window = 4 * MEL.mels * (round(0.64 * MEL.rate) // MEL.hop)
-    monkeypatch.setattr(chunking, "_HELD", 2 * of_a_window + 1)
+    monkeypatch.setattr(chunking, "_HELD", 3 * of_a_window + 1)
     few = chunks_of(folder, tmp_path / "few", names, cut=whole, chunk=9, seen=seen)
     assert [chunk.ids for chunk in few] == [("a", "b"), ("c",), ("d",)]
     assert [list(chunk.unread) for chunk in few] == [["bad"], [], []]

@@ -186,6 +186,7 @@ def _refuse_nothing(found: Sized, path: Place) -> None:
 def main(config: ConfigDict) -> None:
     """Runs the card with bars of progress and compiled programs that are kept."""
     among = hosts.ALONE if config.plan else cards.hosts_of(config)  # one process plans for all
+    inputs.refuse_card(config.copy_and_resolve_references())  # before anything is written
     workdir = places.place(config.workdir)
     cards.keep_compiled(places.place(config.cache) if config.cache else workdir / "cache")
     with Bars() as bars:

@@ -100,7 +100,8 @@ def refuse_card(config: Any) -> None:
                 f"{name} = {config[name]!r}: datasets are read from gs:// alone; copy the bucket, "
                 "or give the folder that it is mounted at"
             )
-    places.exists(workdir / "summary.json")  # what is wrong with a bucket is told now
+    for name in ("workdir", "corpus", "queries"):
+        places.reach(places.place(config[name]))
 
 
 def read(config: Any, unet: UNetConfig, among: Hosts = ALONE) -> Inputs:

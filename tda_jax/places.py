@@ -21,6 +21,7 @@ Place = Path | epath.Path
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _KNOWN = ("gs://", "s3://")
 _MEANT = "%?#|"  # what libraries take for more than a letter, and not all of them alike
+_PATIENCE = 60.0  # seconds for a first answer
 _REMEDY = "Check the address, that you are logged in, and that you may use that bucket"
 
 
@@ -42,6 +43,21 @@ def place(text: str | Place) -> Place:
     if odd := set(str(text)) & set(_MEANT):
         raise InputError(f"{text}: {sorted(odd)} mean something in an address; give another path")
     return epath.Path(str(text))
+
+
+def reach(folder: Place) -> None:
+    """Refuses a bucket that cannot be read, soon: else it would be asked again for many minutes.
+
+    Raises:
+        InputError: it cannot be read, or does not answer.
+    """
+    if not is_url(folder):
+        return
+    with _asking(folder, "cannot be reached"):
+        try:
+            _folder_of(folder / "any").read("any").result(timeout=_PATIENCE)
+        except TimeoutError as error:
+            raise OSError(f"no answer within {_PATIENCE:.0f} s") from error
 
 
 def exists(path: Place) -> bool:

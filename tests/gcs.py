@@ -8,6 +8,7 @@ import itertools
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -29,13 +30,13 @@ class Bucket:
         self.objects: dict[str, Stored] = {}
         self.asked: list[str] = []
         self.sent = 0  # bytes, of answers
-        self.refusing = False
+        self.refusing, self.silent = False, 0.0  # seconds before each answer
         self._lock, self._count = threading.Lock(), itertools.count(1)
 
     def empty(self) -> None:
         """Forgets all that it holds and was asked."""
         with self._lock:
-            self.objects, self.asked, self.refusing = {}, [], False
+            self.objects, self.asked, self.refusing, self.silent = {}, [], False, 0.0
 
     def write(self, name: str, content: bytes, wanted: str | None) -> Stored | None:
         """Writes an object if its generation is the wanted one; 0 is that of no object."""
@@ -72,6 +73,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _read(self) -> tuple[str, dict[str, str]]:
         parts = urlsplit(self.path)
+        time.sleep(self.bucket.silent)
         self.bucket.asked.append(f"{self.command} {self.path}")
         asked = parse_qs(parts.query, keep_blank_values=True)
         return parts.path, {key: values[0] for key, values in asked.items()}

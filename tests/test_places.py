@@ -91,6 +91,14 @@ def test_to_know_that_a_file_is_there_none_of_it_is_read(bucket):
     assert bucket.sent < 10**4
 
 
+def test_a_bucket_that_does_not_answer_is_told_soon(bucket, monkeypatch):
+    places.reach(places.place("gs://bucket/run"))  # this one does
+    monkeypatch.setattr(places, "_PATIENCE", 0.2)
+    bucket.silent = 2.0
+    with pytest.raises(InputError, match=r"gs://bucket/run: cannot be reached \(no answer within"):
+        places.reach(places.place("gs://bucket/run"))
+
+
 def test_a_folder_that_cannot_be_read_is_named(tmp_path):
     path = tmp_path / ("x" * 300)
     with pytest.raises(InputError, match=r"cannot be read .*File name too long"):

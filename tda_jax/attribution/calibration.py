@@ -114,7 +114,7 @@ def minus_common(
     Raises:
         InputError: the reference is of other tracks.
     """
-    scores = scores.astype(np.float64)
+    scores = np.asarray(scores, np.float64)
     if reference is not None:
         if reference.shape[1] != scores.shape[1]:
             raise InputError(

@@ -69,7 +69,7 @@ class Table(NamedTuple):
 def tables(run: Run, corpus: Corpus, settings: Settings) -> Iterator[tuple[str, Table]]:
     """The tables of all queries of a run, one after the other.
 
-    Memory holds one table, and beside it two numbers for each query and track where there are
+    Memory holds one table, and beside it three numbers for each query and track where there are
     queries enough for `distinct`; the sweeps are then read twice.
 
     Args:
